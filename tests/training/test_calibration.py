@@ -1,0 +1,93 @@
+"""Thresholds and margins: the most precise setting that makes the gate likely."""
+
+import numpy as np
+import pytest
+
+from training.calibration import (
+    CalibrationError,
+    Choice,
+    ClassEvidence,
+    Goal,
+    choose,
+    needed_recalls,
+    pass_probability,
+)
+
+GOAL = Goal(
+    reference_objects=300, needed=292, likely=0.8, false_finds_max=1.0, threshold_min=0.05
+)
+
+
+def evidence(
+    detected_at: list[float],
+    covered_at: list[list[float]],
+    margins: list[float],
+    false_scores: list[float] | None = None,
+) -> ClassEvidence:
+    return ClassEvidence(
+        detected_at=np.array(detected_at),
+        covered_at=np.array(covered_at).reshape(len(margins), len(detected_at)),
+        margins=np.array(margins),
+        false_scores=np.array(false_scores or []),
+        true_scores=np.array(detected_at),
+        labelled_pictures=10,
+    )
+
+
+def chosen(*args: object, goal: Goal = GOAL) -> Choice:
+    return choose(evidence(*args), goal)  # type: ignore[arg-type]
+
+
+def test_the_highest_threshold_that_keeps_every_object_is_taken() -> None:
+    choice = chosen([0.9] * 150 + [0.62] * 50, [[0.9] * 150 + [0.62] * 50], [0.0])
+    assert choice.threshold == pytest.approx(0.62)
+    assert choice.reached and choice.detected == 1.0 and choice.precision == 1.0
+
+
+def test_the_smallest_margin_that_covers_is_taken() -> None:
+    never = [-np.inf] * 200
+    choice = chosen([0.8] * 200, [never, [0.8] * 200, [0.8] * 200], [0.0, 0.1, 0.2])
+    assert choice.margin == pytest.approx(0.1)
+    assert choice.covered == 1.0
+
+
+def test_a_setting_beyond_the_limit_on_false_finds_is_not_taken() -> None:
+    choice = chosen([0.9] * 150 + [0.3] * 50, [[0.9] * 150 + [0.3] * 50], [0.0], [0.5] * 11)
+    assert choice.threshold == pytest.approx(0.9)
+    assert not choice.reached
+
+
+def test_where_nothing_is_likely_the_best_recall_is_taken_and_said_to_fall_short() -> None:
+    scores = [0.9] * 100 + [0.4] * 20 + [-np.inf] * 80
+    choice = chosen(scores, [scores], [0.0])
+    assert choice.threshold == pytest.approx(0.4)
+    assert choice.detected == pytest.approx(0.6)
+    assert not choice.reached
+
+
+def test_a_class_that_val_does_not_hold_gets_the_lowest_threshold() -> None:
+    choice = chosen([], [[], []], [0.0, 0.3])
+    assert choice.threshold == 0.05 and choice.margin == 0.3
+    assert choice.detected is None and not choice.reached
+
+
+def test_margins_that_do_not_ascend_are_refused() -> None:
+    with pytest.raises(CalibrationError, match="do not ascend"):
+        evidence([0.5], [[0.5], [0.5]], [0.1, 0.1])
+
+
+def test_evidence_of_another_shape_is_refused() -> None:
+    with pytest.raises(CalibrationError, match=r"shape \(1, 1\); expected \(1, 2\)"):
+        ClassEvidence(
+            np.zeros(2), np.zeros((1, 1)), np.zeros(1), np.zeros(0), np.zeros(0), 1
+        )
+
+
+def test_needed_recalls_is_the_smallest_count_that_clears() -> None:
+    assert needed_recalls(100, clears=lambda k, n: k / n >= 0.95) == 95
+    assert needed_recalls(3, clears=lambda k, n: False) == 4
+
+
+def test_an_empty_reference_is_never_likely_to_clear() -> None:
+    empty = Goal(0, 1, 0.8, 1.0, 0.05)
+    assert pass_probability(10, 10, goal=empty) == 0.0
