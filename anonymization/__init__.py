@@ -1,0 +1,1 @@
+"""The product: detects identifiable objects in pictures and obscures them."""

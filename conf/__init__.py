@@ -8,90 +8,167 @@ A stage's entry point declares what it reads by the names and types of its param
 Each parameter is a top-level section of the tree; a dataclass annotation makes it strict: an
 unknown key or a wrong type ends the program with one clear line. The same entry point reads the
 tree under `conf/` by hand and the frozen `params.yaml` under DVC (docs/design.md, section 4).
+
+Hydra and OmegaConf are imported where they are used: the product imports nothing from here, but
+tools that only want to know the folder should not wait for them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
+import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Protocol, cast, get_type_hints
 
-T = TypeVar("T")
+from conf.schema import ConfigError, section
+
+__all__ = ["ConfigError", "compose", "section", "stage"]
 
 FOLDER = Path(__file__).parent
+PACKAGES = ("annotation", "anonymization", "conf", "data", "evaluation", "training")
 
 
-class ConfigError(Exception):
-    """The configuration holds an unknown key or a value of the wrong type."""
+class Stage(Protocol):
+    """Entry point of a stage: called without arguments, it reads the command line."""
 
-    exit_code = 2
+    sections: Callable[[], dict[str, type[Any]]]
+    """Returns the type of each top-level section that the stage reads, by name."""
+
+    def __call__(self) -> None:
+        """Compose the configuration, check it, and run the stage."""
 
 
-def section(tree: Any, name: str, kind: type[T]) -> T:
-    """Cut one top-level section out of a composed tree, checked against its type.
+def one_line(error: BaseException) -> str:
+    r"""Return what Hydra or OmegaConf has to say, without their advice on internals.
+
+    >>> one_line(ValueError("Could not override 'a.b'.\nTo append to your config use +a.b=1"))
+    "Could not override 'a.b': conf/ has no such key"
+    """
+    kept = []
+    for line in str(error).splitlines():
+        text = " ".join(line.split())
+        if text.startswith(("full_key:", "object_type=", "Config search path", "Set the env")):
+            break
+        if text and not text.startswith("To append to your"):
+            kept.append(text)
+    text = " ".join(kept)
+    if text.startswith("Could not override") and len(kept) == 1:
+        return f"{text.rstrip('.')}: conf/ has no such key"
+    return text
+
+
+def arguments(tree: Mapping[str, Any], sections: Mapping[str, type[Any]]) -> dict[str, Any]:
+    """Return the sections that a stage reads, checked, by name.
 
     Raises:
-        ConfigError: If the section is missing, has an unknown key, or a value of the wrong type.
+        ConfigError: If one of them is missing or does not fit its type.
     """
-    from omegaconf import OmegaConf
+    return {name: section(tree, name, kind) for name, kind in sections.items()}
+
+
+def _composed(make: Callable[[], Any]) -> Any:
+    """Run Hydra; what it finds wrong becomes one line.
+
+    Raises:
+        ConfigError: If an override or a file does not fit the tree.
+    """
+    from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    if name not in tree:
-        raise ConfigError(f"configuration section {name!r} is missing; add it under conf/")
-    value = tree[name]
     try:
-        if not dataclasses.is_dataclass(kind):
-            plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-            if isinstance(kind, type) and not isinstance(plain, kind):
-                raise ConfigError(f"{name}: {plain!r} is not of type {kind.__name__}")
-            return plain  # type: ignore[return-value]
-        merged = OmegaConf.merge(OmegaConf.structured(kind), value)
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or ""
-        reason = str(error.msg if getattr(error, "msg", None) else error).splitlines()[0]
-        raise ConfigError(f"{name}.{key}: {reason}".replace(".:", ":")) from error
+        return make()
+    # Hydra raises ValueError for `seed=[]` on a group and the like.
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(one_line(error)) from error
 
 
-def _overrides_beyond_hydra(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return " ".join(line.strip() for line in lines[:2])
+def _resolved(tree: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+    return cast(dict[str, Any], plain)
 
 
-def stage(main: Callable[..., None]) -> Callable[[], None]:
-    """Make a function the entry point of a stage.
+def compose(overrides: Sequence[str] = (), *, folder: Path = FOLDER) -> dict[str, Any]:
+    """Compose a configuration folder as DVC does: plain, resolved, without Hydra's own section.
 
-    Errors that carry `exit_code` (every error Blurloop raises on purpose) end the program with
-    their message as one line; all others keep their traceback.
+    Raises:
+        ConfigError: If an override or a file does not fit the tree.
     """
+
+    def make() -> dict[str, Any]:
+        import hydra
+
+        with hydra.initialize_config_dir(str(folder.resolve()), version_base="1.3"):
+            return _resolved(hydra.compose("config", overrides=list(overrides)))
+
+    return cast(dict[str, Any], _composed(make))
+
+
+def _tree_of_command_line() -> dict[str, Any] | None:
+    """Return the tree that the command line asks for, or None where it asked for help."""
+
+    def make() -> list[dict[str, Any]]:
+        import hydra
+
+        trees: list[Any] = []
+        start = hydra.main(version_base="1.3", config_path=str(FOLDER), config_name="config")
+        start(trees.append)()
+        # Outside of the job, on whose errors Hydra prints a line of its own.
+        return [_resolved(tree) for tree in trees]
+
+    # Hydra would print the end of a traceback and exit by itself; we want its exception.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    trees = _composed(make)
+    if len(trees) > 1:
+        raise ConfigError(
+            "a stage runs with one setting at a time; queue a grid with "
+            "`dvc exp run --queue -S key=1,2`, then start it with `dvc queue start`"
+        )
+    return trees[0] if trees else None
+
+
+def log_to_stderr() -> None:
+    """Show what our own packages report; of the libraries, what they warn of."""
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    for name in ("__main__", *PACKAGES):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def ending_in_one_line(main: Callable[[], None]) -> None:
+    """Run a program; an error that carries `exit_code` ends it with its message as one line.
+
+    Every error that Blurloop raises on purpose carries one; all others keep their traceback.
+    """
+    try:
+        main()
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+
+
+def stage(main: Callable[..., None]) -> Stage:
+    """Make a function the entry point of a stage."""
+
+    def sections() -> dict[str, type[Any]]:
+        hints = get_type_hints(main)
+        return {name: hints[name] for name in inspect.signature(main).parameters}
+
+    def run() -> None:
+        tree = _tree_of_command_line()
+        if tree is not None:
+            log_to_stderr()
+            main(**arguments(tree, sections()))
 
     @functools.wraps(main)
     def entry() -> None:
-        import hydra
-        from hydra.errors import HydraException
-        from omegaconf import OmegaConf
+        ending_in_one_line(run)
 
-        def run(tree: Any) -> None:
-            OmegaConf.resolve(tree)
-            hints = get_type_hints(main)
-            main(**{name: section(tree, name, hints[name]) for name in parameters})
-
-        parameters = [name for name in inspect.signature(main).parameters]
-        run.__module__ = "__main__"
-        try:
-            hydra.main(version_base="1.3", config_path=str(FOLDER), config_name="config")(run)()
-        except HydraException as error:
-            sys.exit(f"error: {_overrides_beyond_hydra(error)}")
-        except Exception as error:
-            if not hasattr(error, "exit_code"):
-                raise
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(error.exit_code)
-
-    # Hydra takes the first undecorated argument list it finds; ours has none.
-    del entry.__wrapped__  # type: ignore[attr-defined]
-    return entry
+    entry.sections = sections  # type: ignore[attr-defined]
+    return cast(Stage, entry)

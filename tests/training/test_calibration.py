@@ -13,9 +13,7 @@ from training.calibration import (
     pass_probability,
 )
 
-GOAL = Goal(
-    reference_objects=300, needed=292, likely=0.8, false_finds_max=1.0, threshold_min=0.05
-)
+GOAL = Goal(reference_objects=300, needed=292, likely=0.8, false_finds_max=1.0, threshold_min=0.05)
 
 
 def evidence(
@@ -78,9 +76,7 @@ def test_margins_that_do_not_ascend_are_refused() -> None:
 
 def test_evidence_of_another_shape_is_refused() -> None:
     with pytest.raises(CalibrationError, match=r"shape \(1, 1\); expected \(1, 2\)"):
-        ClassEvidence(
-            np.zeros(2), np.zeros((1, 1)), np.zeros(1), np.zeros(0), np.zeros(0), 1
-        )
+        ClassEvidence(np.zeros(2), np.zeros((1, 1)), np.zeros(1), np.zeros(0), np.zeros(0), 1)
 
 
 def test_needed_recalls_is_the_smallest_count_that_clears() -> None:

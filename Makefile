@@ -1,0 +1,60 @@
+# One vocabulary of tasks, for people, the README and CI alike. `make` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Stages run `python -m ...`: inside the environment, whoever started make.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Two cores serve a small network best with one thread per library and process; torch has its own.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+STAMP := .venv/.installed
+WORKERS ?= 2
+
+.PHONY: help setup loop adopt test test-fast check bench doctor ui clean
+
+help: ## List the tasks.
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: $(STAMP) ## Make .venv with the tested versions (all other tasks do so by themselves).
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) conf/doctor.py setup
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --upgrade pip
+	.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[train,annotate,dev]'
+	@touch $(STAMP)
+
+loop: $(STAMP) ## Turn the loop to a verdict. EXPERIMENT=name selects conf/experiment/name.yaml, none the defaults.
+	@python conf/doctor.py loop
+	@$(if $(EXPERIMENT),python -m conf.choose $(EXPERIMENT))
+	dvc repro
+	@python .github/verdict.py
+
+adopt: $(STAMP) ## Write the settings of experiment EXP=name into conf/.
+	@python -m conf.adopt $(EXP)
+
+test: $(STAMP) ## Run all tests.
+	python -m pytest -n $(WORKERS) --dist loadgroup
+
+test-fast: $(STAMP) ## Run the tests that take less than five seconds each.
+	python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+
+check: $(STAMP) ## Formatting, lint, types, import directions, dvc.yaml against the imports.
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	python -m conf.dependencies --check
+
+bench: $(STAMP) ## Measure: a training step against a bare loop, start-up of each stage, an idle `dvc repro`.
+	python -m benchmarks
+
+doctor: ## Say what this machine lacks, and what to do about it.
+	@$(or $(wildcard .venv/bin/python),$(PYTHON)) conf/doctor.py
+
+ui: $(STAMP) ## Open MLflow's pages on http://127.0.0.1:5000.
+	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns.db}" --host 127.0.0.1 --port 5000
+
+clean: ## Remove what tools leave; results, DVC's cache and the registry stay.
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

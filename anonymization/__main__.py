@@ -1,0 +1,5 @@
+"""`python -m anonymization` is `anonymize`."""
+
+from anonymization.cli import main
+
+main()

@@ -1,0 +1,95 @@
+"""Bundles by name: a folder, or a model of an MLflow registry (extra `registry`).
+
+MLflow is imported only when a name asks for it: an operator with a bundle folder needs none.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from anonymization.bundle import CARD, Bundle, BundleError
+from anonymization.errors import BlurloopError
+
+SCHEME = "models:/"
+CHAMPION = "models:/anonymizer@champion"
+TRACKING_VARIABLES = ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI")
+
+
+class RegistryError(BlurloopError):
+    """A registered model cannot be had."""
+
+
+class NoModelError(BlurloopError):
+    """No model was named and none is configured."""
+
+    exit_code = 2
+
+
+def load_bundle(model: str | None) -> Bundle:
+    """Load the bundle that a name means.
+
+    Args:
+        model: Folder, `models:/name@alias`, `models:/name/version`, or None for the champion of
+            the registry that `MLFLOW_TRACKING_URI` names.
+
+    Raises:
+        NoModelError: If there is no name and no registry configured.
+        RegistryError: If the registry does not give the model.
+        BundleError: If the bundle is not what its card says.
+    """
+    if model is None:
+        return load_registered(_configured_champion())
+    return load_registered(model) if model.startswith(SCHEME) else Bundle.load(model)
+
+
+def _configured_champion() -> str:
+    configured = any(os.environ.get(name) for name in TRACKING_VARIABLES)
+    if configured and importlib.util.find_spec("mlflow"):
+        return CHAMPION
+    raise NoModelError(
+        "no model: give --model BUNDLE_FOLDER (the loop writes artifacts/bundle), or "
+        f"--model {CHAMPION}, or install blurloop[registry] and set MLFLOW_TRACKING_URI to use "
+        "the champion"
+    )
+
+
+def load_registered(uri: str) -> Bundle:
+    """Download a registered model and load the bundle inside.
+
+    Raises:
+        RegistryError: If MLflow is not installed, or does not give the model.
+        BundleError: If the model holds no bundle, or a damaged one.
+    """
+    try:
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+    except ImportError as error:
+        raise RegistryError(
+            f"{uri} is in an MLflow registry; install blurloop[registry], or give a bundle folder"
+        ) from error
+    with tempfile.TemporaryDirectory(prefix="blurloop-model-") as folder:
+        try:
+            local = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
+        except (MlflowException, OSError) as error:
+            raise RegistryError(
+                f"{uri} cannot be had from the registry: {error}. Check MLFLOW_TRACKING_URI, and "
+                "that the gate has promoted a model"
+            ) from error
+        # The bundle's bytes are in memory afterwards, so that the download need not stay.
+        return replace(Bundle.load(find_bundle(local, uri)), path=Path(uri))
+
+
+def find_bundle(folder: Path, name: str) -> Path:
+    """Return the one folder with a card inside a downloaded model.
+
+    Raises:
+        BundleError: If there is none or more than one.
+    """
+    found = sorted(card.parent for card in folder.rglob(CARD))
+    if len(found) != 1:
+        raise BundleError(f"{name} holds {len(found)} bundles; expected one folder with {CARD}")
+    return found[0]

@@ -1,0 +1,321 @@
+"""Step 1, second half: brings surveyed pictures in, each once, with a manifest and their labels.
+
+Reads `artifacts/survey.json` and the sources; writes `artifacts/collected`: `pictures/`,
+`manifest.json`, `annotations.json` (COCO in the taxonomy's classes) and `state.json`. The folder
+survives between runs: only pictures that were not there are read, those no longer surveyed are
+dropped. `state.json` is replaced in one step after the pictures it names are in place and the
+other two files are derived from it, so a run killed at any moment is mended by the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from anonymization.errors import BlurloopError
+from anonymization.files import read_json, write_bytes, write_json
+from anonymization.taxonomy import Taxonomy
+from conf import stage
+from data.coco import Annotation, Dataset, Image, keypoints_from_flat
+from data.layout import ANNOTATIONS, COLLECTED, MANIFEST, SURVEY
+from data.manifest import Manifest, Picture, Rejected
+from data.sources.opening import CollectionConfig, open_sources
+from data.sources.protocol import Entry, Found, Labels, Source, UnreadableEntryError
+
+SCHEMA_VERSION = 1
+STATE = "state.json"
+DUPLICATE = "duplicate of"
+log = logging.getLogger(__name__)
+
+
+class CollectionError(BlurloopError):
+    """The collection cannot go on."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What became of one entry: a picture with its labels, or the reason it was left out."""
+
+    source: str
+    entry: Entry
+    picture: Picture | None = None
+    labels: Labels = field(default_factory=Labels)
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Item:
+        """Build from what `to_dict` returned, read back from JSON."""
+        picture = values["picture"]
+        return cls(
+            source=values["source"],
+            entry=Entry(**values["entry"]),
+            picture=None if picture is None else Picture.from_dict(picture),
+            labels=Labels.from_dict(values["labels"]),
+            reason=values["reason"],
+        )
+
+
+@dataclass(frozen=True)
+class State:
+    """All items of a collection, and the number of its last turn that brought pictures in."""
+
+    items: tuple[Item, ...] = ()
+    turn: int = -1
+
+    @classmethod
+    def read(cls, path: Path) -> State:
+        """Read the state of the last run; empty where there was none."""
+        if not path.exists():
+            return cls()
+        values = read_json(path, schema_version=SCHEMA_VERSION)
+        return cls(tuple(Item.from_dict(item) for item in values["items"]), values["turn"])
+
+    def write(self, path: Path) -> None:
+        """Write in one step."""
+        items = [item.to_dict() for item in self.items]
+        values = {"schema_version": SCHEMA_VERSION, "turn": self.turn, "items": items}
+        write_json(path, values, indent=None)
+
+
+class Collector:
+    """Turns entries into items, reusing those of the last run that did not change."""
+
+    def __init__(self, folder: Path, last: State) -> None:
+        self._pictures = folder / "pictures"
+        self._pictures.mkdir(parents=True, exist_ok=True)
+        self._known = {(item.source, item.entry.origin): item for item in last.items}
+        self._turns = {i.picture.sha256: i.picture.turn for i in last.items if i.picture}
+        self._next_turn = last.turn + 1
+        self._owners: dict[str, str] = {}
+        self.read = 0
+
+    def reusable(self, source: str, entry: Entry) -> Item | None:
+        """Return the last run's item where neither bytes nor labels changed."""
+        item = self._known.get((source, entry.origin))
+        if item is None or item.entry != entry or item.reason.startswith(DUPLICATE):
+            return None  # what a picture was a duplicate of may have left since
+        if item.picture and not (self._pictures / item.picture.file_name).is_file():
+            return None
+        return item
+
+    def collect(self, source: Source, entry: Entry) -> Item:
+        """Return what becomes of an entry; its picture is in place when this returns."""
+        item = self.reusable(source.id, entry)
+        if item is None:
+            if entry.key in self._owners:
+                return Item(source.id, entry, reason=f"{DUPLICATE} {self._owners[entry.key]}")
+            item = self._read(source, entry)
+            self.read += 1
+        return self._once(item)
+
+    def _once(self, item: Item) -> Item:
+        if item.picture is None:
+            return item
+        name = f"{item.source}/{item.entry.origin}"
+        owner = self._owners.setdefault(item.picture.sha256, name)
+        if owner != name:
+            return Item(item.source, item.entry, reason=f"{DUPLICATE} {owner}")
+        return item
+
+    def _read(self, source: Source, entry: Entry) -> Item:
+        try:
+            found = source.read(entry)
+            picture = self._store(source, entry, found)
+        except UnreadableEntryError as error:
+            return Item(source.id, entry, reason=str(error))
+        return Item(source.id, entry, picture, found.labels)
+
+    def _store(self, source: Source, entry: Entry, found: Found) -> Picture:
+        sha256 = hashlib.sha256(found.content).hexdigest()
+        if len(entry.key) == 64 and entry.key != sha256:
+            raise CollectionError(
+                f"{source.id}/{entry.origin} changed while it was collected; run again"
+            )
+        suffix, width, height = _decoded(found.content)
+        if found.size not in (None, (width, height)):
+            raise UnreadableEntryError(
+                f"its labels are for {found.size[0]}x{found.size[1]} pixels, "  # type: ignore[index]
+                f"but it is displayed at {width}x{height}; correct the declared size"
+            )
+        path = self._pictures / f"{sha256}{suffix}"
+        if not path.is_file():
+            write_bytes(path, found.content)
+        base = {
+            "sha256": sha256,
+            "file_name": path.name,
+            "width": width,
+            "height": height,
+            "source": source.id,
+            "origin": entry.origin,
+            "turn": self._turns.get(sha256, self._next_turn),
+        }
+        return Picture.from_dict({**found.fields, **base})
+
+
+def _decoded(content: bytes) -> tuple[str, int, int]:
+    """Decode a picture completely; return its true suffix and its displayed size."""
+    from anonymization.picture import FORMATS, PictureError, decode
+
+    try:
+        picture = decode(content, name="it")
+    except PictureError as error:
+        raise UnreadableEntryError(str(error)) from error
+    return FORMATS[picture.encoding.format], picture.width, picture.height
+
+
+def _ordered(
+    work: Iterable[tuple[Source, Entry]], collector: Collector
+) -> list[tuple[Source, Entry]]:
+    """Known entries first, so that a new copy never takes a picture from its first owner."""
+    return sorted(work, key=lambda pair: collector.reusable(pair[0].id, pair[1]) is None)
+
+
+def collect(
+    sources: list[Source], survey: Mapping[str, Any], taxonomy: Taxonomy, folder: Path = COLLECTED
+) -> State:
+    """Bring the surveyed pictures in and drop those that are surveyed no longer.
+
+    Raises:
+        CollectionError: If the survey is of other sources, or no picture is left.
+    """
+    from tqdm import tqdm
+
+    last = State.read(folder / STATE)
+    collector = Collector(folder, last)
+    work = _ordered(_work(sources, survey), collector)
+    progress = tqdm(work, desc="collecting", unit="picture", mininterval=1.0, disable=None)
+    collected = [collector.collect(source, entry) for source, entry in progress]
+    items = tuple(sorted(collected, key=lambda item: (item.source, item.entry.origin)))
+    turn = max((i.picture.turn for i in items if i.picture), default=-1)
+    state = State(items, max(turn, last.turn))
+    if not any(item.picture for item in items):
+        raise CollectionError(f"no usable picture in {', '.join(s.id for s in sources)}")
+    state.write(folder / STATE)
+    derive(state, taxonomy, folder)
+    _log(state, last, collector)
+    return state
+
+
+def _work(sources: list[Source], survey: Mapping[str, Any]) -> list[tuple[Source, Entry]]:
+    surveyed = {s["id"]: s["survey"] for s in survey["sources"]}
+    if set(surveyed) != {source.id for source in sources}:
+        raise CollectionError(
+            f"the survey is of {sorted(surveyed)}, the configuration names "
+            f"{sorted(s.id for s in sources)}; run python -m data.survey first"
+        )
+    return [(s, entry) for s in sources for entry in s.entries(surveyed[s.id])]
+
+
+def derive(state: State, taxonomy: Taxonomy, folder: Path) -> None:
+    """Write manifest and COCO from a state, and delete pictures that it does not name."""
+    items = sorted(
+        (item for item in state.items if item.picture),
+        key=lambda i: (i.picture.turn, i.picture.sha256),  # type: ignore[union-attr]
+    )
+    pictures = tuple(item.picture for item in items if item.picture)
+    rejected = tuple(
+        Rejected(i.source, i.entry.origin, i.reason) for i in state.items if not i.picture
+    )
+    Manifest(pictures, rejected).write(folder / MANIFEST)
+    items_to_dataset(items, taxonomy).write(folder / ANNOTATIONS, taxonomy)
+    named = {picture.file_name for picture in pictures}
+    for path in (folder / "pictures").iterdir():
+        if path.name not in named:
+            path.unlink()
+
+
+def items_to_dataset(items: Iterable[Item], taxonomy: Taxonomy) -> Dataset:
+    """Map the sources' labels to the taxonomy's classes; labels it lacks are dropped and counted.
+
+    A class counts as completely labelled where any of its labels is, unless another is partial.
+    """
+    images: list[Image] = []
+    annotations: list[Annotation] = []
+    dropped: Counter[str] = Counter()
+    for item in items:
+        if item.picture is None:
+            continue
+        images.append(_image(len(images) + 1, item.picture, item.labels, taxonomy))
+        for thing in item.labels.objects:
+            name = taxonomy.resolve(thing.label)
+            if name is None:
+                dropped[thing.label] += 1
+                continue
+            flat = thing.keypoints if name == taxonomy.keypoint_class else None
+            annotations.append(
+                Annotation(
+                    id=len(annotations) + 1,
+                    image_id=len(images),
+                    class_name=name,
+                    box_xyxy=thing.box_xyxy,
+                    segmentation=thing.segmentation,
+                    keypoints=None if flat is None else keypoints_from_flat(flat),
+                    crowd=thing.crowd,
+                    attributes=_attributes(thing.attributes, thing.label, name),
+                )
+            )
+    if dropped:
+        counts = ", ".join(f"{label} {n}" for label, n in sorted(dropped.items()))
+        log.info("dropped objects of labels that the taxonomy lacks: %s", counts)
+    return Dataset(tuple(images), tuple(annotations))
+
+
+def _attributes(attributes: Mapping[str, Any], label: str, name: str) -> dict[str, Any]:
+    return dict(attributes) if label == name else {"label": label, **attributes}
+
+
+def _image(number: int, picture: Picture, labels: Labels, taxonomy: Taxonomy) -> Image:
+    partial = _classes(labels.partial, taxonomy)
+    fields = asdict(picture)
+    for name in ("sha256", "file_name", "width", "height"):
+        del fields[name]
+    attributes = fields.pop("attributes")
+    if labels.problems:
+        fields["label_problems"] = list(labels.problems)
+    return Image(
+        id=number,
+        sha256=picture.sha256,
+        file_name=picture.file_name,
+        width=picture.width,
+        height=picture.height,
+        labelled=tuple(n for n in _classes(labels.labelled, taxonomy) if n not in partial),
+        partial=partial,
+        keypoints_labelled=labels.keypoints_labelled,
+        fields={**attributes, **{k: v for k, v in fields.items() if v is not None}},
+    )
+
+
+def _classes(labels: Iterable[str], taxonomy: Taxonomy) -> tuple[str, ...]:
+    found = {taxonomy.resolve(label) for label in labels}
+    return tuple(name for name in taxonomy.names if name in found)
+
+
+def _log(state: State, last: State, collector: Collector) -> None:
+    kept = {i.picture.sha256 for i in state.items if i.picture}
+    gone = {i.picture.sha256 for i in last.items if i.picture} - kept
+    reasons = [f"{i.source}/{i.entry.origin}: {i.reason}" for i in state.items if i.reason]
+    problems = [f"{i.source}/{i.entry.origin}: {p}" for i in state.items for p in i.labels.problems]
+    log.info("%d pictures, %d read, %d dropped", len(kept), collector.read, len(gone))
+    for what, lines in (("left out", reasons), ("annotations left out", problems)):
+        if lines:
+            log.warning("%d %s, such as: %s", len(lines), what, "; ".join(lines[:3]))
+
+
+@stage
+def main(collection: CollectionConfig, taxonomy: Taxonomy) -> None:
+    """Collect what the survey found."""
+    survey = read_json(SURVEY, schema_version=1)
+    collect(open_sources(collection), survey, taxonomy)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Picture files below a folder, with digests that are computed once per change of a file."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from anonymization.errors import BlurloopError
+from anonymization.files import read_json, sha256_of_file, write_json
+from data.layout import WORK
+from data.sources.protocol import SourceError, UnreadableEntryError
+
+ROOT_VARIABLE = "BLURLOOP_COLLECTION_ROOT"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+CACHE = WORK / "digests.json"
+SCHEMA_VERSION = 1
+
+
+def root_folder(configured: str | None) -> Path:
+    """Return the folder that pictures come from.
+
+    A machine's path does not belong in a committed params.yaml: it comes from the environment
+    unless the configuration names one.
+
+    Raises:
+        SourceError: If neither names a folder, or there is none of that name.
+    """
+    named = configured or os.environ.get(ROOT_VARIABLE)
+    if not named:
+        raise SourceError(
+            "this source needs a folder: set the environment variable "
+            f"{ROOT_VARIABLE}, or collection.root"
+        )
+    root = Path(named).expanduser()
+    if not root.is_dir():
+        by = "collection.root" if configured else ROOT_VARIABLE
+        raise SourceError(f"{by} is {named!r}, which is not a folder; correct it")
+    return root.resolve()
+
+
+def is_past(retain_until: str | None) -> bool:
+    """Return whether the last day (ISO 8601) that something may be kept has gone by, in UTC.
+
+    >>> is_past("1999-12-31"), is_past(None)
+    (True, False)
+    """
+    if retain_until is None:
+        return False
+    return date.fromisoformat(retain_until[:10]) < datetime.now(UTC).date()
+
+
+def picture_files(root: Path) -> list[str]:
+    """Return the picture files below a folder as sorted relative paths; hidden ones are skipped."""
+    found: list[str] = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            (Path(folder) / name).relative_to(root).as_posix()
+            for name in files
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+class Digests:
+    """SHA-256s of files, remembered by path, size and time of change."""
+
+    def __init__(self, cache: Path = CACHE) -> None:
+        self._cache = cache
+        self._known: dict[str, list[int | str]] = {}
+        if cache.exists():
+            try:
+                self._known = read_json(cache, schema_version=SCHEMA_VERSION)["files"]
+            except (BlurloopError, KeyError):
+                self._known = {}  # only a cache: a damaged one is made again
+        self._changed = False
+
+    def of(self, path: Path) -> str:
+        """Return a file's SHA-256, read only if the file changed since the last time."""
+        status = path.stat()
+        known = self._known.get(str(path))
+        if known and known[:2] == [status.st_size, status.st_mtime_ns]:
+            return str(known[2])
+        digest = sha256_of_file(path)
+        self._known[str(path)] = [status.st_size, status.st_mtime_ns, digest]
+        self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Write what was learned."""
+        if self._changed:
+            values = {"schema_version": SCHEMA_VERSION, "files": self._known}
+            write_json(self._cache, values, indent=None)
+
+
+def read_bytes(root: Path, name: str) -> bytes:
+    """Read a file of a source.
+
+    Raises:
+        UnreadableEntryError: If it cannot be read, or leads out of the source.
+    """
+    path = root / name
+    if not path.resolve().is_relative_to(root):
+        raise UnreadableEntryError("leads out of its source folder")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableEntryError(f"cannot be read: {error.strerror}") from error

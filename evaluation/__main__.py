@@ -1,0 +1,241 @@
+"""Step 6, evaluation: the bundle judged on the reference set as an operator would get it.
+
+Reads artifacts/bundle and artifacts/prepared/reference.json (val.json inside an experiment), and
+the pictures under artifacts/collected. Writes reports/evaluation.json and artifacts/evaluated:
+objects.json (one row for each true object that counts, and beside them those that do not), detections.json, report.html and misses/.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from anonymization.taxonomy import Taxonomy
+from conf import stage
+from data.tracking import TrackingConfig
+from evaluation.config import EvaluationConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anonymization.bundle import Bundle
+    from anonymization.picture import Picture
+    from data.coco import Dataset, Image
+    from data.tracking import StageRun
+    from evaluation.pictures import PictureResult
+
+SCHEMA_VERSION = 1
+
+log = logging.getLogger(__name__)
+
+
+@stage
+def main(
+    evaluation: EvaluationConfig, taxonomy: Taxonomy, tracking: TrackingConfig, seed: int
+) -> None:
+    """Judge the bundle and write what came out."""
+    from anonymization.bundle import Bundle
+    from anonymization.files import sha256_of_file, write_json
+    from data.coco import Dataset
+    from data.layout import BUNDLE, PREPARED, REPORTS
+    from data.tracking import experiment_name, stage_run
+    from evaluation.truth import check_reference
+
+    split = "val" if experiment_name() else "reference"
+    path = PREPARED / f"{split}.json"
+    dataset = Dataset.read(path, taxonomy)
+    check_reference(dataset, split)
+    bundle = Bundle.load(BUNDLE)
+    check_classes(bundle, taxonomy)
+    inputs = {split: sha256_of_file(path), "bundle": bundle.card.digest}
+    with stage_run("evaluation", tracking, inputs=inputs) as run:
+        results = list(evaluate(bundle, dataset, taxonomy, evaluation, seed=seed))
+        summary = _provenance(bundle, dataset, taxonomy, split, run)
+        summary["confidence"] = evaluation.confidence
+        summary |= summarized(results, taxonomy, evaluation, seed)
+        _write_artifacts(results, summary, dataset, bundle, taxonomy, evaluation)
+        write_json(REPORTS / "evaluation.json", summary)
+        _log(run, summary, evaluation)
+    for line in headline(summary):
+        print(line)
+
+
+def check_classes(bundle: Bundle, taxonomy: Taxonomy) -> None:
+    """Refuse a bundle that finds other classes than the truth has.
+
+    Raises:
+        EvaluationError: If names or their order differ.
+    """
+    from evaluation.pictures import EvaluationError
+
+    found = bundle.card.taxonomy.names
+    if found != taxonomy.names:
+        raise EvaluationError(
+            f"the bundle finds {', '.join(found)}; the taxonomy has {', '.join(taxonomy.names)}. "
+            "Make the bundle again (dvc repro)"
+        )
+
+
+def evaluate(
+    bundle: Bundle,
+    dataset: Dataset,
+    taxonomy: Taxonomy,
+    config: EvaluationConfig,
+    *,
+    seed: int,
+) -> Iterator[PictureResult]:
+    """Yield what each picture shows, the anonymizer's own detection and obscuring at work."""
+    from anonymization.detection import Detector
+    from data.layout import PICTURES
+    from evaluation.pictures import judge_picture, rewritten_as
+    from evaluation.truth import truth_of
+
+    detector = Detector.from_bundle(bundle)
+    # No lower than the card: a threshold below would ship finds that were never looked for.
+    lowest = min(config.score_min, *bundle.card.thresholds.values(), bundle.card.head.threshold)
+    for image in _with_progress(dataset.images):
+        truth = truth_of(image, dataset.by_image[image.id], taxonomy)
+        picture = read_labelled(PICTURES / image.file_name, image)
+        raw = detector.detect(picture.pixels, score_min=lowest)
+        yield judge_picture(
+            truth, raw, bundle.card, taxonomy, rewrite=rewritten_as(picture), seed=seed
+        )
+
+
+def read_labelled(path: Path, image: Image) -> Picture:
+    """Read a picture of the reference set.
+
+    Raises:
+        EvaluationError: If the file is not the picture that was labelled.
+    """
+    from anonymization.files import sha256_of_file
+    from anonymization.picture import read_picture
+    from evaluation.pictures import EvaluationError
+
+    if not path.is_file() or sha256_of_file(path) != image.sha256:
+        raise EvaluationError(
+            f"picture {path} is missing or no longer the one that was labelled; "
+            "collect it again (dvc repro collection)"
+        )
+    picture = read_picture(path)
+    if (picture.width, picture.height) != (image.width, image.height):
+        raise EvaluationError(
+            f"picture {path} is {picture.width}x{picture.height}; its labels are for "
+            f"{image.width}x{image.height}. Correct the labels"
+        )
+    return picture
+
+
+def _with_progress(images: Sequence[Any]) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    yield from track(
+        images, description="evaluation", console=console, disable=not console.is_terminal
+    )
+
+
+def summarized(
+    results: Sequence[PictureResult], taxonomy: Taxonomy, config: EvaluationConfig, seed: int
+) -> dict[str, Any]:
+    """Return the metrics at the section's settings."""
+    from evaluation.summary import summarize
+
+    return summarize(
+        results,
+        taxonomy,
+        size_edges=config.size_edges,
+        confidence=config.confidence,
+        seed=seed,
+    )
+
+
+def _provenance(
+    bundle: Bundle, dataset: Dataset, taxonomy: Taxonomy, split: str, run: StageRun
+) -> dict[str, Any]:
+    from data.tracking import git_revision
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "split": split,
+        "bundle_digest": bundle.card.digest,
+        "reference_digest": dataset.digest(taxonomy),
+        "code_revision": git_revision(),
+        "thresholds": dict(bundle.card.thresholds),
+        "taxonomy_gated": list(taxonomy.gated),
+        "run_id": run.run_id,
+    }
+
+
+def _write_artifacts(
+    results: Sequence[PictureResult],
+    summary: dict[str, Any],
+    dataset: Dataset,
+    bundle: Bundle,
+    taxonomy: Taxonomy,
+    config: EvaluationConfig,
+) -> None:
+    from anonymization.files import folder_in_one_step, write_json
+    from data.layout import EVALUATED, PICTURES
+    from data.tracking import loaded_code
+    from evaluation.report import write_report
+
+    binding = {key: summary[key] for key in ("split", "bundle_digest", "reference_digest")}
+    head = {"schema_version": SCHEMA_VERSION, **binding}
+    with folder_in_one_step(EVALUATED) as folder:
+        rows = [row for result in results for row in result.objects]
+        objects = {
+            "objects": [row.to_dict() for row in rows if row.counted],
+            "not_counted": [row.to_dict() for row in rows if not row.counted],
+        }
+        finds = [row.to_dict() for result in results for row in result.finds]
+        write_json(folder / "objects.json", {**head, **objects}, indent=None)
+        write_json(folder / "detections.json", {**head, "detections": finds}, indent=None)
+        write_report(
+            folder,
+            summary,
+            rows,
+            dataset,
+            taxonomy,
+            pictures=PICTURES,
+            misses_max=config.misses_max,
+            unobscured=config.show_misses_unobscured,
+        )
+    summary["code_files"] = loaded_code()
+
+
+def _log(run: StageRun, summary: dict[str, Any], config: EvaluationConfig) -> None:
+    from data.layout import EVALUATED, REPORTS
+    from evaluation.summary import metrics_to_log
+
+    run.log_metrics(metrics_to_log(summary))
+    run.log_artifact(REPORTS / "evaluation.json")
+    if config.show_misses_unobscured:
+        log.warning("the report shows missed objects unobscured; it is kept out of MLflow")
+        return
+    run.log_artifact(EVALUATED / "report.html", obscured=True)
+
+
+def headline(summary: dict[str, Any]) -> list[str]:
+    """Return one line for each class: recalls, bounds and counts."""
+    lines = [f"{summary['split']}: {summary['pictures']} pictures"]
+    for name, values in summary["classes"].items():
+        parts = []
+        for sense in ("detected", "covered"):
+            each = values[sense]
+            if each["recall"] is None:
+                parts.append(f"{sense} not measured")
+                continue
+            bound = each["lower_bound"]["bound"]
+            parts.append(
+                f"{sense} {each['recall']:.4f} ({each['recalled']}/{each['total']}, "
+                f"bound {bound:.4f})"
+            )
+        lines.append(f"  {name}: {', '.join(parts)}, {values['clusters']} clusters")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

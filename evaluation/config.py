@@ -1,0 +1,59 @@
+"""Section `evaluation` of the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from anonymization.errors import BlurloopError
+
+
+class EvaluationConfigError(BlurloopError):
+    """A setting of the section `evaluation` is out of range."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a bundle is judged.
+
+    Attributes:
+        confidence: One-sided confidence of the lower bounds.
+        score_min: Lowest score that curves and AP look at.
+        size_edges: Edges of the size bins, multiples of a class's identifiable size, ascending.
+        misses_max: Number of misses that the report shows.
+        show_misses_unobscured: Whether it shows them as they are; such a report is not logged.
+    """
+
+    confidence: float = 0.95
+    score_min: float = 0.02
+    size_edges: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.0, 1.5, 2.0, 4.0])
+    misses_max: int = 24
+    show_misses_unobscured: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.confidence < 1:
+            raise EvaluationConfigError(
+                f"evaluation.confidence is {self.confidence}; expected 0.5 to below 1"
+            )
+        if not 0 <= self.score_min < 1:
+            raise EvaluationConfigError(
+                f"evaluation.score_min is {self.score_min}; expected 0 to below 1"
+            )
+        edges = self.size_edges
+        if (
+            not edges
+            or edges[0] != 0
+            or any(a >= b for a, b in zip(edges, edges[1:], strict=False))
+        ):
+            raise EvaluationConfigError(
+                f"evaluation.size_edges is {edges}; expected ascending numbers that begin with 0"
+            )
+        if 1.0 not in edges:
+            raise EvaluationConfigError(
+                f"evaluation.size_edges is {edges}; it must hold 1.0, the identifiable line"
+            )
+        if self.misses_max < 0:
+            raise EvaluationConfigError(
+                f"evaluation.misses_max is {self.misses_max}; expected 0 or more"
+            )

@@ -1,0 +1,213 @@
+"""What is hidden, and that nothing of it can be seen."""
+
+import numpy as np
+import pytest
+
+from anonymization.detection import Detections, ShapeError
+from anonymization.obscuring import obscure, obscured_mask, paste_mask, region
+from anonymization.taxonomy import ClassSpec, Taxonomy
+
+PLATE = ClassSpec("box", "box", margin=0.0)
+FACE = ClassSpec("ellipse", "ellipse", margin=0.0)
+PERSON = ClassSpec("mask", "outline", margin=0.0)
+
+
+def one(box: list[float], mask: np.ndarray | None = None) -> Detections:
+    masks = None if mask is None else mask[None].astype(np.float32)
+    return Detections.from_boxes([box], class_ids=[0], masks=masks)
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def taxonomy(spec: ClassSpec) -> Taxonomy:
+    return Taxonomy({"thing": spec})
+
+
+def test_a_box_is_rounded_outward() -> None:
+    mask = obscured_mask(one([1.9, 2.1, 3.1, 4.0]), taxonomy(PLATE), 8, 8)
+    expected = np.zeros((8, 8), bool)
+    expected[2:4, 1:4] = True
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_the_margin_grows_with_the_shorter_side() -> None:
+    spec = ClassSpec("box", "box", margin=0.5)
+    mask = obscured_mask(one([10, 10, 18, 14]), taxonomy(spec), 30, 30)
+    rows, columns = np.nonzero(mask)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (8, 15, 8, 19)
+
+
+def test_the_feather_lies_outside_and_falls_to_zero() -> None:
+    spec = ClassSpec("box", "box", margin=0.0, feather=0.4)  # 4 px of a 10 px side
+    found = region(one([10, 10, 20, 20]), 0, spec, height=40, width=40)
+    middle = found.weight[15 - found.y0]
+    at = {x: middle[x - found.x0] for x in range(found.x0, found.x0 + len(middle))}
+    assert at[10] == at[19] == 1
+    assert [at[x] for x in (20, 21, 22, 23)] == pytest.approx([0.75, 0.5, 0.25, 0.0])
+
+
+def test_the_true_ellipse_is_inside_the_hidden_one() -> None:
+    for box in ([5, 5, 25, 35], [5.3, 7.9, 11.2, 12.4], [0, 0, 100, 17], [3, 3, 4, 4]):
+        x0, y0, x1, y1 = box
+        y, x = np.mgrid[0:60, 0:110] + 0.5
+        inside = ((x - (x0 + x1) / 2) / ((x1 - x0) / 2)) ** 2 + (
+            (y - (y0 + y1) / 2) / ((y1 - y0) / 2)
+        ) ** 2 <= 1
+        hidden = obscured_mask(one(box), taxonomy(FACE), 60, 110)
+        assert not (inside & ~hidden).any()
+        assert not hidden[40:, 50:].any()
+
+
+def test_an_outline_follows_its_mask_and_not_its_box() -> None:
+    mask = np.zeros((28, 28))
+    mask[:, :14] = 1
+    hidden = obscured_mask(one([10, 10, 38, 38], mask), taxonomy(PERSON), 50, 50)
+    assert hidden[10:38, 10:24].all()
+    assert not hidden[:, 26:].any()
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_an_outline_without_a_usable_mask_becomes_its_box(value: float) -> None:
+    hidden = obscured_mask(
+        one([10, 10, 20, 30], np.full((28, 28), value)), taxonomy(PERSON), 50, 50
+    )
+    assert hidden[10:30, 10:20].all()
+    assert hidden.sum() == 200
+
+
+def test_a_pasted_mask_equals_torchvisions_at_whole_pixels() -> None:
+    torch = pytest.importorskip("torch")
+    mask = np.random.default_rng(1).random((28, 28)).astype(np.float32)
+    box = np.array([4, 6, 4 + 50, 6 + 70], np.float32)
+    ours = paste_mask(mask, box, x0=4, y0=6, height=70, width=50)
+    padded = torch.nn.functional.pad(torch.tensor(mask)[None, None], (1, 1, 1, 1))
+    # Both map cells to pixels by centres; torch is asked at our sampling points.
+    y = (torch.arange(70) + 0.5) / 70 * 28
+    x = (torch.arange(50) + 0.5) / 50 * 28
+    points = torch.stack(torch.meshgrid((y + 1) / 30 * 2 - 1, (x + 1) / 30 * 2 - 1, indexing="ij"))
+    theirs = torch.nn.functional.grid_sample(
+        padded, points.flip(0).permute(1, 2, 0)[None], align_corners=False
+    )
+    np.testing.assert_allclose(ours, theirs[0, 0].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["blur", "pixelate", "solid"])
+@pytest.mark.parametrize("shape", ["box", "ellipse", "outline"])
+def test_an_object_at_the_last_row_and_column_is_hidden_to_the_edge(
+    method: str, shape: str
+) -> None:
+    spec = ClassSpec("box", shape, method=method, margin=0.1)
+    pixels = noise(64, 64)
+    finds = one([44, 44, 84, 84], np.ones((28, 28)))
+    hidden = obscured_mask(finds, taxonomy(spec), 64, 64)
+    assert hidden[63, 60] and hidden[60, 63] and hidden[63, 63]
+    done = obscure(pixels, finds, taxonomy(spec), seed=0)
+    last_row = (done[63, 54:] != pixels[63, 54:]).any(axis=1)
+    last_column = (done[54:, 63] != pixels[54:, 63]).any(axis=1)
+    assert last_row.mean() > 0.85 and last_column.mean() > 0.85
+
+
+@pytest.mark.parametrize("method", ["blur", "pixelate", "solid"])
+def test_the_corner_characters_of_a_plate_leave_nothing(method: str) -> None:
+    spec = ClassSpec("box", "box", method=method, margin=0.1)
+    pixels = np.full((60, 140, 3), 128, np.uint8)
+    marked = pixels.copy()
+    marked[20:24, 20:24] = 255  # a stroke in the plate's very corner
+    finds = one([20, 20, 120, 44])
+    plain = obscure(pixels, finds, taxonomy(spec), seed=0).astype(int)
+    with_stroke = obscure(marked, finds, taxonomy(spec), seed=0).astype(int)
+    difference = np.abs(plain - with_stroke)[18:46, 18:122]
+    # A stroke of 16 pixels in cells of at least 36: its contrast of 127 falls under a half.
+    assert difference.max() < 64
+
+
+def test_fully_replaced_pixels_do_not_depend_on_their_own_detail() -> None:
+    """Two pictures of equal cell means and opposite detail come out alike."""
+    spec = ClassSpec("box", "box", margin=0.0)
+    checks = (np.indices((80, 80)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    finds = one([0, 0, 80, 80])
+    first = obscure(checks, finds, taxonomy(spec), seed=3)
+    second = obscure(255 - checks, finds, taxonomy(spec), seed=3)
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("side", [40, 200, 800])
+@pytest.mark.parametrize("method", ["blur", "pixelate"])
+def test_a_face_of_any_size_keeps_no_more_than_five_samples_across(side: int, method: str) -> None:
+    """Stripes finer than a fifth of the face vanish: a fixed kernel would leave large ones."""
+    spec = ClassSpec("ellipse", "ellipse", method=method, margin=0.0)
+    stripes = (np.arange(side) * 16 // side % 2 * 255).astype(np.uint8)
+    pixels = np.broadcast_to(stripes[None, :, None], (side, side, 3)).copy()
+    done = obscure(pixels, one([0, 0, side, side]), taxonomy(spec), seed=0)
+    middle = done[side // 2, side // 4 : 3 * side // 4, 0].astype(float)
+    assert middle.std() < 30  # the source's is 127
+
+
+def test_nothing_outside_of_the_regions_changes() -> None:
+    pixels = noise(64, 64)
+    finds = one([10.2, 10.2, 30, 30])
+    spec = ClassSpec("box", "box", margin=0.2, feather=0.2)
+    done = obscure(pixels, finds, taxonomy(spec), seed=0)
+    changed = (done != pixels).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert rows.min() >= 1 and rows.max() <= 39 and columns.min() >= 1 and columns.max() <= 39
+
+
+def test_a_second_object_brings_nothing_back_that_the_first_hid() -> None:
+    spec = ClassSpec("box", "box", margin=0.0, feather=1.0)
+    black = ClassSpec("box", "box", margin=0.0, method="solid")
+    both = Taxonomy({"a": black, "b": spec})
+    finds = Detections.from_boxes([[10, 10, 40, 40], [30, 30, 50, 50]], class_ids=[0, 1])
+    pixels = noise(60, 60)
+    first = obscure(pixels, finds, both, seed=0)
+    pixels[10:40, 10:40] = 255 - pixels[10:40, 10:40]
+    second = obscure(pixels, finds, both, seed=0)
+    np.testing.assert_array_equal(first[10:30, 10:30], second[10:30, 10:30])
+
+
+def test_a_merged_head_is_hidden_with_its_face() -> None:
+    finds = Detections(
+        *(getattr(one([10, 10, 20, 20]), n) for n in ("boxes_xyxy", "scores", "class_ids")),
+        masks=np.full((1, 28, 28), np.nan),
+        keypoints=np.full((1, 17, 3), np.nan),
+        sources=("mask_rcnn",),
+        merged_xyxy=np.array([[14, 10, 26, 20]], np.float32),
+    )
+    hidden = obscured_mask(finds, taxonomy(PLATE), 40, 40)
+    assert hidden[10:20, 10:26].all() and hidden.sum() == 160
+
+
+def test_a_class_that_is_only_detected_stays_clear() -> None:
+    pixels, finds = noise(32, 32), one([4, 4, 20, 20])
+    clear = taxonomy(ClassSpec("box", "box", method="none"))
+    np.testing.assert_array_equal(obscure(pixels, finds, clear), pixels)
+    assert not obscured_mask(finds, clear, 32, 32).any()
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 32, 2), (32, 32, 4)])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_any_channels_and_depth_are_obscured(shape: tuple[int, ...], kind: type) -> None:
+    top = np.iinfo(kind).max
+    pixels = np.random.default_rng(0).integers(0, top, shape, dtype=kind)
+    done = obscure(pixels, one([4, 4, 20, 20]), taxonomy(PLATE), seed=0)
+    assert done.dtype == kind and done.shape == shape
+    assert (done[4:20, 4:20] != pixels[4:20, 4:20]).mean() > 0.9
+    np.testing.assert_array_equal(done[20:], pixels[20:])
+
+
+def test_a_find_outside_of_the_picture_hides_nothing() -> None:
+    assert not obscured_mask(one([100, 100, 120, 120]), taxonomy(FACE), 32, 32).any()
+
+
+def test_no_finds_leave_the_picture_as_it_is() -> None:
+    pixels = noise(8, 8)
+    done = obscure(pixels, Detections.empty(), taxonomy(FACE))
+    np.testing.assert_array_equal(done, pixels)
+    assert done is not pixels
+
+
+def test_float_pixels_are_refused() -> None:
+    with pytest.raises(ShapeError, match="float64"):
+        obscure(np.zeros((4, 4, 3)), Detections.empty(), taxonomy(FACE))

@@ -1,0 +1,160 @@
+"""The evaluation of drawn pictures, from finds to report, without a network."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from anonymization.bundle import Card, GraphCard, GraphInput
+from anonymization.detection import Detections
+from anonymization.taxonomy import ClassSpec, Taxonomy
+from data.coco import Annotation, Dataset, Image
+from evaluation.config import EvaluationConfig, EvaluationConfigError
+from evaluation.pictures import PictureResult, judge_picture, through_png
+from evaluation.report import ratio, worst_misses, write_report
+from evaluation.summary import metrics_to_log, summarize
+from evaluation.truth import TruthError, check_reference, truth_of
+
+TAXONOMY = Taxonomy(
+    {
+        "license_plate": ClassSpec("box", "box", margin=0.0, identifiable_px=12),
+        "vehicle": ClassSpec("box", "box", margin=0.0, identifiable_px=12),
+    }
+)
+CARD = Card(
+    TAXONOMY,
+    {"license_plate": 0.5, "vehicle": 0.5},
+    {"mask_rcnn": GraphCard("mask_rcnn.onnx", "0" * 64, GraphInput(512), TAXONOMY.names)},
+)
+PLATES = [(10.0, 10.0, 50.0, 30.0), (10.0, 60.0, 50.0, 80.0)]
+SIZE = (100, 100)
+
+
+def dataset() -> Dataset:
+    image = Image(1, "a" * 64, "a.png", *SIZE, TAXONOMY.names, fields={"sequence": "s"})
+    annotations = [Annotation(i, 1, "license_plate", box) for i, box in enumerate(PLATES, 1)]
+    return Dataset((image,), tuple(annotations))
+
+
+def finds(boxes: list[Any], scores: list[float]) -> Detections:
+    return Detections.from_boxes(boxes, class_ids=[0] * len(boxes), scores=scores)
+
+
+def judged(detections: Detections) -> PictureResult:
+    data = dataset()
+    truth = truth_of(data.images[0], data.annotations, TAXONOMY)
+    return judge_picture(truth, detections, CARD, TAXONOMY, rewrite=through_png, seed=1)
+
+
+def summary(*results: PictureResult) -> dict[str, Any]:
+    return summarize(results, TAXONOMY, size_edges=[0, 1, 2])
+
+
+def test_a_perfect_model_recalls_everything_and_hides_nothing_else() -> None:
+    found = summary(judged(finds(PLATES, [0.9, 0.8])))
+    plate = found["classes"]["license_plate"]
+    assert plate["detected"]["recalled"] == plate["covered"]["recalled"] == 2
+    assert plate["precision"] == plate["ap50"] == plate["ap"] == 1.0
+    assert found["false_finds_per_picture"]["value"] == 0
+    assert found["non_object_share_obscured"] == {"value": 0.0, "pictures": 1}
+    assert found["written_output_verified"] == {"pictures": 1, "failed": []}
+
+
+def test_a_model_that_finds_nothing_recalls_nothing() -> None:
+    plate = summary(judged(Detections.empty()))["classes"]["license_plate"]
+    assert plate["detected"]["recall"] == plate["covered"]["recall"] == 0.0
+    assert plate["precision"] is None and plate["ap"] == 0.0
+
+
+def test_half_found_beside_one_stray_find_gives_the_values_worked_out_by_hand() -> None:
+    stray = (60.0, 60.0, 80.0, 80.0)
+    low = (60.0, 10.0, 90.0, 30.0)
+    found = summary(judged(finds([PLATES[0], stray, low], [0.9, 0.7, 0.2])))
+    plate = found["classes"]["license_plate"]
+    assert plate["detected"]["recall"] == plate["covered"]["recall"] == 0.5
+    assert plate["precision"] == 0.5 and plate["finds"] == 2 and plate["false_finds"] == 1
+    assert found["false_finds_per_picture"]["by_class"] == {"license_plate": 1.0, "vehicle": 0.0}
+    # 400 px of the stray find over the 10,000 of the picture less two plates of 800.
+    assert found["non_object_share_obscured"]["value"] == pytest.approx(400 / 8400)
+    assert plate["size_bins"][1] == {
+        "from": 12, "to": 24, "total": 2, "detected": 1, "covered": 1, "below_line": False,
+    }  # fmt: skip
+
+
+def test_an_object_found_in_part_is_detected_but_not_covered() -> None:
+    part = (10.0, 10.0, 40.0, 30.0)
+    plate = summary(judged(finds([part, PLATES[1]], [0.9, 0.9])))["classes"]["license_plate"]
+    assert plate["detected"]["recalled"] == 2 and plate["covered"]["recalled"] == 1
+
+
+def test_a_writer_that_writes_the_picture_as_it_was_covers_nothing_and_is_named() -> None:
+    data = dataset()
+    truth = truth_of(data.images[0], data.annotations, TAXONOMY)
+    calls = iter(_noise())
+    result = judge_picture(
+        truth, finds(PLATES, [0.9, 0.9]), CARD, TAXONOMY, rewrite=lambda _: next(calls), seed=1
+    )
+    assert [row.annotation_id for row in result.written_failed] == [1, 2]
+    assert summary(result)["classes"]["license_plate"]["covered"]["recalled"] == 0
+
+
+def _noise() -> tuple[np.ndarray, ...]:
+    from evaluation.coverage import noise_pair
+
+    return noise_pair(*SIZE, seed=1)
+
+
+def test_metrics_for_mlflow_carry_class_and_sense() -> None:
+    logged = metrics_to_log(summary(judged(finds(PLATES, [0.9, 0.8]))))
+    assert logged["recall/license_plate/covered"] == 1.0
+    assert logged["recall/vehicle/detected"] is None
+
+
+def test_the_report_is_one_page_and_shows_no_true_pixel_of_a_miss(tmp_path: Path) -> None:
+    pixels = np.full((*SIZE, 3), 128, np.uint8)
+    pixels[60:80, 10:50] = np.indices((20, 40)).sum(0)[..., None] % 2 * 255
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Pillow.fromarray(pixels).save(pictures / "a.png")
+    result = judged(finds([PLATES[0]], [0.9]))
+    about = {"split": "reference", "thresholds": CARD.thresholds, "bundle_digest": "b" * 64}
+    about |= {"reference_digest": "r" * 64, "code_revision": "c", "run_id": None}
+    folder = tmp_path / "evaluated"
+    folder.mkdir()
+    write_report(
+        folder, summary(result) | about, result.objects, dataset(), TAXONOMY,
+        pictures=pictures, misses_max=5,
+    )  # fmt: skip
+    page = (folder / "report.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    (miss,) = sorted((folder / "misses").iterdir())
+    inside = np.asarray(Pillow.open(miss))[:, 80:100].std()
+    assert inside < 60, "the checkerboard of the missed plate would have a spread of 127"
+
+
+def test_the_least_hidden_miss_comes_first() -> None:
+    rows = judged(finds([(10.0, 10.0, 24.0, 30.0)], [0.9])).objects
+    assert [row.annotation_id for row in worst_misses(rows, 5)] == [2, 1]
+
+
+def test_a_recall_is_never_rounded_up() -> None:
+    assert ratio(0.9499999) == "0.949"
+
+
+def test_an_empty_reference_is_refused_by_name() -> None:
+    with pytest.raises(TruthError, match="the reference set holds no pictures"):
+        check_reference(Dataset((), ()), "reference")
+
+
+def test_a_picture_held_twice_is_refused_by_name() -> None:
+    one = dataset().images[0]
+    with pytest.raises(TruthError, match="holds picture a+ twice"):
+        check_reference(Dataset((one, one), ()), "reference")
+
+
+def test_size_edges_without_the_identifiable_line_are_refused() -> None:
+    with pytest.raises(EvaluationConfigError, match=r"must hold 1\.0"):
+        EvaluationConfig(size_edges=[0.0, 2.0])

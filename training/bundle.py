@@ -1,0 +1,351 @@
+"""Step 5, second half: the trained networks become a bundle, calibrated on val.
+
+Reads `artifacts/trained` and `artifacts/prepared/val.json`; writes `artifacts/bundle`. Export is
+checked against torch on pictures of val, then thresholds and margins are chosen through the
+shipped anonymizer's own code (docs/design.md, section 6).
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anonymization.errors import BlurloopError
+from anonymization.files import read_json, sha256_of_file
+from anonymization.taxonomy import Taxonomy
+from conf import stage
+from data.layout import BUNDLE, PICTURES, PREPARED, REPORTS, TRAINED
+from data.tracking import TrackingConfig, stage_run
+from evaluation.gate import PromotionConfig
+
+if TYPE_CHECKING:
+    from anonymization.bundle import Bundle, Card, GraphCard
+    from anonymization.detection import Detections
+    from data.coco import Dataset
+    from training.calibration import Choice, ClassEvidence, Goal
+    from training.networks import Network
+
+log = logging.getLogger(__name__)
+
+
+class BundleConfigError(BlurloopError):
+    """A setting of the bundle step is out of range."""
+
+    exit_code = 2
+
+
+class ParityError(BlurloopError):
+    """The exported graph answers otherwise than the network it was made from."""
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """Settings of export and calibration; `conf/bundle` says what each is for."""
+
+    threshold_min: float = 0.02
+    margins: list[float] = field(default_factory=lambda: [0.0, 0.1, 0.2])
+    likely: float = 0.9
+    head_false_finds_max: float = 0.1
+    mask_threshold: float = 0.4
+    parity_tolerance: float = 0.01
+    parity_pictures: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold_min < 1 or not 0 < self.likely < 1:
+            raise BundleConfigError(
+                f"bundle.threshold_min is {self.threshold_min} and bundle.likely {self.likely}; "
+                "expected both between 0 and 1"
+            )
+        if not self.margins or sorted(set(self.margins)) != list(self.margins):
+            raise BundleConfigError(
+                f"bundle.margins is {self.margins}; expected at least one, ascending"
+            )
+
+
+@stage
+def main(
+    bundle: BundleConfig, promotion: PromotionConfig, taxonomy: Taxonomy, tracking: TrackingConfig
+) -> None:
+    """Export, check, calibrate, write."""
+    from data.coco import Dataset
+    from training.networks import load_network
+
+    networks = {folder.name: load_network(folder) for folder in sorted(TRAINED.iterdir())}
+    val = Dataset.read(PREPARED / "val.json", taxonomy)
+    with (
+        stage_run("bundle", tracking, params=asdict(bundle), inputs=_inputs()) as run,
+        tempfile.TemporaryDirectory() as work,
+    ):
+        draft = draft_bundle(networks, taxonomy, bundle, Path(work), run_id=run.run_id)
+        check_parity(networks, draft, val, bundle)
+        finds = detect_all(draft, val, score_min=bundle.threshold_min)
+        card = calibrate(draft.card, val, finds, bundle, promotion)
+        shipped = write(card, draft)
+        run.log_metrics(_metrics(shipped.card))
+        run.log_dict(shipped.card.to_dict(), "card.json")
+    log.info("bundle %s written to %s", shipped.digest[:12], BUNDLE)
+
+
+def _inputs() -> dict[str, str]:
+    return {
+        "val": sha256_of_file(PREPARED / "val.json"),
+        **{f.name: sha256_of_file(f / "weights.safetensors") for f in sorted(TRAINED.iterdir())},
+    }
+
+
+def draft_bundle(
+    networks: Mapping[str, Network],
+    taxonomy: Taxonomy,
+    config: BundleConfig,
+    folder: Path,
+    *,
+    run_id: str | None,
+) -> Bundle:
+    """Export every network and write a bundle with the lowest thresholds."""
+    from anonymization.bundle import Card, HeadCard, write_bundle
+    from training.export import export_onnx
+
+    for name, network in networks.items():
+        export_onnx(network, folder / f"{name}.onnx")
+    card = Card(
+        taxonomy=taxonomy,
+        thresholds=dict.fromkeys(taxonomy.names, config.threshold_min),
+        graphs={name: graph_card(network) for name, network in networks.items()},
+        head=HeadCard(threshold=config.threshold_min),
+        mask_threshold=config.mask_threshold,
+        provenance=_provenance(run_id),
+    )
+    return write_bundle(
+        folder / "draft", card, {name: folder / f"{name}.onnx" for name in networks}
+    )
+
+
+def graph_card(network: Network) -> GraphCard:
+    """Describe how pictures reach a network: as they did in training."""
+    from anonymization.bundle import GraphCard, GraphInput
+    from training.export import output_names
+    from training.networks import MULTIPLE
+
+    size = network.config.input
+    return GraphCard(
+        file=f"{network.name}.onnx",
+        sha256="",
+        input=GraphInput(
+            long_side=size.long_side, upscale_max=size.upscale_max, multiple=MULTIPLE
+        ),
+        classes=network.classes,
+        outputs=dict.fromkeys(output_names(network), "float32"),
+    )
+
+
+def _provenance(run_id: str | None) -> dict[str, Any]:
+    trained = {
+        folder.name: {
+            "weights_sha256": sha256_of_file(folder / "weights.safetensors"),
+            "run_id": read_json(folder / "history.json").get("run_id"),
+        }
+        for folder in sorted(TRAINED.iterdir())
+    }
+    data = {split: sha256_of_file(PREPARED / f"{split}.json") for split in ("train", "val")}
+    return {"bundle_run_id": run_id, "networks": trained, "data_sha256": data}
+
+
+def check_parity(
+    networks: Mapping[str, Network], bundle: Bundle, val: Dataset, config: BundleConfig
+) -> None:
+    """Compare torch and ONNX Runtime on pictures of val.
+
+    Raises:
+        ParityError: If they differ by more than `parity_tolerance`.
+    """
+    import numpy as np
+    import torch
+
+    from anonymization.detection import prepare
+    from anonymization.runtime import OnnxRuntime
+
+    for name, network in networks.items():
+        runtime = OnnxRuntime(bundle.graphs[name], name=name)
+        for image in val.images[: config.parity_pictures]:
+            picture = prepare(_pixels(image.file_name), bundle.card.graphs[name])
+            with torch.no_grad():
+                expected = network.graph(torch.from_numpy(picture.image))
+            found = runtime.run({"image": picture.image})
+            boxes, scores = expected[0].numpy(), expected[1].numpy()
+            if found["boxes"].shape != boxes.shape:
+                raise ParityError(
+                    f"graph {name} finds {len(found['boxes'])} objects in {image.file_name}, "
+                    f"torch {len(boxes)}; export again with the tested versions (constraints.txt)"
+                )
+            difference = max(
+                float(np.abs(a - b).max(initial=0.0))
+                for a, b in ((found["boxes"], boxes), (found["scores"], scores))
+            )
+            if difference > config.parity_tolerance:
+                raise ParityError(
+                    f"graph {name} differs from torch by {difference:.4f} in {image.file_name}; "
+                    f"expected at most {config.parity_tolerance}"
+                )
+
+
+def _pixels(file_name: str) -> Any:
+    from anonymization.picture import read_picture
+
+    return read_picture(PICTURES / file_name).pixels
+
+
+def detect_all(bundle: Bundle, dataset: Dataset, *, score_min: float) -> dict[str, Detections]:
+    """Return every find at or above a score, per picture SHA-256."""
+    from tqdm import tqdm
+
+    from anonymization.detection import Detector
+
+    detector = Detector.from_bundle(bundle)
+    return {
+        image.sha256: detector.detect(_pixels(image.file_name), score_min=score_min)
+        for image in tqdm(dataset.images, desc="calibration", unit="picture", mininterval=5)
+    }
+
+
+def calibrate(
+    card: Card,
+    val: Dataset,
+    finds: Mapping[str, Detections],
+    config: BundleConfig,
+    promotion: PromotionConfig,
+) -> Card:
+    """Return the card with thresholds and margins chosen on val, and the evidence for them."""
+    from dataclasses import replace
+
+    from evaluation.truth import picture_truth
+    from training.calibration import choose
+    from training.evidence import gather_evidence, with_margins
+
+    taxonomy = card.taxonomy
+    truths = [picture_truth(i, val.by_image[i.id], taxonomy) for i in val.images]
+    split = {
+        source: {
+            sha: found.select([i for i, s in enumerate(found.sources) if s == source])
+            for sha, found in finds.items()
+        }
+        for source in ("mask_rcnn", "keypoint_rcnn")
+    }
+    options: dict[str, Any] = {"mask_threshold": config.mask_threshold}
+    evidence = gather_evidence(
+        truths, split["mask_rcnn"], taxonomy, margins=config.margins, **options
+    )
+    goals = goals_of(evidence, config, promotion)
+    choices = {name: choose(evidence[name], goals[name]) for name in taxonomy.names}
+    heads = gather_evidence(truths, split["keypoint_rcnn"], taxonomy, margins=[0.0], **options)
+    margins = {name: choice.margin for name, choice in choices.items()}
+    return replace(
+        card,
+        taxonomy=with_margins(taxonomy, margins),
+        thresholds={name: choice.threshold for name, choice in choices.items()},
+        head=replace(card.head, threshold=head_threshold(heads, taxonomy, config)),
+        calibration=_calibration(choices, goals, val, taxonomy),
+    )
+
+
+def goals_of(
+    evidence: Mapping[str, ClassEvidence], config: BundleConfig, promotion: PromotionConfig
+) -> dict[str, Goal]:
+    """Return what each class must reach on the reference set that waits for it.
+
+    Of the reference set only the number of its objects is read. A set too small to prove
+    anything is treated as if it were just large enough: recall is not given up because of it.
+    """
+    from evaluation.bound import exact_lower
+    from training.calibration import Goal, needed_recalls
+
+    counts = read_json(REPORTS / "preparation.json")["identifiable"]["reference"]
+
+    def clears(recalled: int, total: int) -> bool:
+        if promotion.confidence is None:
+            return recalled / total >= promotion.recall_min
+        bound = exact_lower(recalled, total, confidence=promotion.confidence)
+        return bool(bound >= promotion.recall_min)
+
+    goals = {}
+    for name in evidence:
+        objects = max(counts.get(name, 0), promotion.min_objects)
+        goals[name] = Goal(
+            reference_objects=objects,
+            needed=needed_recalls(objects, clears=clears),
+            likely=config.likely,
+            false_finds_max=promotion.false_finds_per_picture_max / len(evidence),
+            threshold_min=config.threshold_min,
+        )
+    return goals
+
+
+def head_threshold(
+    evidence: Mapping[str, ClassEvidence], taxonomy: Taxonomy, config: BundleConfig
+) -> float:
+    """Return the lowest threshold at which head regions stay within their share of false finds.
+
+    A head is a second signal beside the face class, so it can only add recall. Where no picture
+    labels every face, nothing is known of its false finds, and 0.5 is taken.
+    """
+    import numpy as np
+
+    if taxonomy.head_class is None or not evidence[taxonomy.head_class].labelled_pictures:
+        return 0.5
+    faces = evidence[taxonomy.head_class]
+    allowed = int(config.head_false_finds_max * faces.labelled_pictures)
+    scores = np.sort(faces.false_scores)[::-1]
+    if len(scores) <= allowed:
+        return config.threshold_min
+    return float(min(np.ceil(scores[allowed] * 1000 + 1) / 1000, 1.0))
+
+
+def _calibration(
+    choices: Mapping[str, Choice], goals: Mapping[str, Goal], val: Dataset, taxonomy: Taxonomy
+) -> dict[str, Any]:
+    return {
+        "split": "val",
+        "pictures": len(val.images),
+        "val_digest": val.digest(taxonomy),
+        "short_of_goal": sorted(name for name, choice in choices.items() if not choice.reached),
+        "classes": {
+            name: {"goal": asdict(goals[name]), **_plain(choice)}
+            for name, choice in choices.items()
+        },
+    }
+
+
+def _plain(choice: Choice) -> dict[str, Any]:
+    return {**asdict(choice), "curve": list(choice.curve)}
+
+
+def _metrics(card: Card) -> dict[str, float]:
+    values = {}
+    for name, choice in card.calibration["classes"].items():
+        for key in ("threshold", "margin", "likely", "detected", "covered", "precision"):
+            if choice[key] is not None:
+                values[f"calibration/{name}/{key}"] = float(choice[key])
+    return values
+
+
+def write(card: Card, draft: Bundle) -> Bundle:
+    """Write the calibrated bundle and say what calibration could not reach."""
+    from anonymization.bundle import write_bundle
+
+    for name in card.calibration["short_of_goal"]:
+        choice = card.calibration["classes"][name]
+        log.warning(
+            "%s falls short of its goal on val: detected %s, covered %s of %d objects",
+            name,
+            choice["detected"],
+            choice["covered"],
+            choice["objects"],
+        )
+    return write_bundle(BUNDLE, card, draft.graphs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""What can go wrong in training that a user can mend."""
+
+from __future__ import annotations
+
+from anonymization.errors import BlurloopError
+
+
+class NetworkConfigError(BlurloopError):
+    """A setting of a network is out of range or does not fit another; found before training."""
+
+    exit_code = 2
+
+
+class BackboneError(BlurloopError):
+    """A backbone or its pretrained weights cannot be had."""
+
+
+class TrainingDataError(BlurloopError):
+    """The prepared data cannot train this network."""
+
+
+class NonFiniteLossError(BlurloopError):
+    """The loss became NaN or infinite; the message names the batch."""
+
+
+class TrainedNetworkError(BlurloopError):
+    """A trained folder is incomplete or does not fit this version."""
+
+
+class ExportError(BlurloopError):
+    """A network could not be written as ONNX."""

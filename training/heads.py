@@ -1,0 +1,244 @@
+"""The second stage: class scores, boxes, and masks or keypoints of each proposal.
+
+torchvision's heads with independent class probabilities (no background class), so that a class
+that a picture was not labelled for is left out of its loss.
+
+Shapes: P proposals, K classes, D finds, G true objects.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import keypointrcnn_loss, project_masks_on_boxes
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import initLevelMapper
+
+from anonymization.taxonomy import KEYPOINT_NAMES
+from training.config import HeadConfig
+from training.matching import Match, masked_bce, match
+from training.proposals import BOX_BETA, PRIOR, clip, nms_by_group
+
+BOX_POOL = 7
+MAP_POOL = 14
+"""Cells per side that a proposal is pooled to, for boxes and for maps (He et al. 2017)."""
+
+
+def _pool(strides: Sequence[int], cells: int) -> MultiScaleRoIAlign:
+    """Pool from the levels of the pyramid that are not pooled themselves.
+
+    The scales are set at once: torchvision infers them from the first picture, which bakes its
+    size into a traced graph.
+    """
+    names = [str(i) for i in range(len(strides))]
+    pool = MultiScaleRoIAlign(featmap_names=names, output_size=cells, sampling_ratio=2)
+    pool.scales = [1 / s for s in strides]
+    levels = [s.bit_length() - 1 for s in strides]
+    pool.map_levels = initLevelMapper(levels[0], levels[-1])
+    return pool
+
+
+def _start_small(predictor: nn.Module) -> None:
+    """Let the last layer start near zero (0.001, detectron2's mask head).
+
+    torchvision's start gives logits of tens on a pyramid that was never trained, and the first
+    steps would go into calming them.
+    """
+    last = [m for m in predictor.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)][-1]
+    nn.init.normal_(last.weight, std=0.001)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
+
+
+class BoxPredictor(nn.Module):
+    """Class logits (P, K) and one box regression (P, 4) for all classes."""
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.scores = nn.Linear(features, num_classes)
+        self.boxes = nn.Linear(features, 4)
+        for layer, std in ((self.scores, 0.01), (self.boxes, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+        nn.init.constant_(self.scores.bias, float(torch.logit(torch.tensor(PRIOR))))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and regression."""
+        return self.scores(features), self.boxes(features)
+
+
+class PartialLabelHeads(nn.Module):
+    """Box head, and the mask head or the keypoint head.
+
+    Args:
+        channels: Channels of the pyramid.
+        num_classes: K.
+        strides: Strides of the levels pooled from.
+        config: Sizes and limits.
+        keypoints: Whether the maps are keypoint heat maps rather than masks.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        strides: Sequence[int],
+        config: HeadConfig,
+        *,
+        keypoints: bool,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.keypoints = keypoints
+        self.box_pool = _pool(strides, BOX_POOL)
+        self.box_head = TwoMLPHead(channels * BOX_POOL**2, config.box_features)
+        self.box_predictor = BoxPredictor(config.box_features, num_classes)
+        self.map_pool = _pool(strides, MAP_POOL)
+        layers = list(config.map_channels)
+        self.map_head: nn.Module
+        self.map_predictor: nn.Module
+        if keypoints:
+            self.map_head = KeypointRCNNHeads(channels, layers)
+            self.map_predictor = KeypointRCNNPredictor(layers[-1], len(KEYPOINT_NAMES))
+        else:
+            self.map_head = MaskRCNNHeads(channels, layers, 1)
+            self.map_predictor = MaskRCNNPredictor(layers[-1], layers[-1], num_classes)
+        _start_small(self.map_predictor)
+        self.coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+        self.matcher = Matcher(
+            config.match_iou, config.match_iou, allow_low_quality_matches=False
+        )
+        self.sampler = BalancedPositiveNegativeSampler(config.samples, config.positive_share)
+
+    def _maps(self, features: OrderedDict[str, Tensor], boxes: list[Tensor]) -> Tensor:
+        """Return mask logits (P, K, 28, 28) or keypoint logits (P, 17, 56, 56)."""
+        pooled = self.map_pool(features, boxes, [])
+        return self.map_predictor(self.map_head(pooled))  # type: ignore[no-any-return]
+
+    def _boxes(
+        self, features: OrderedDict[str, Tensor], boxes: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        pooled = self.box_pool(features, boxes, [])
+        return self.box_predictor(self.box_head(pooled))  # type: ignore[no-any-return]
+
+    def losses(
+        self,
+        features: OrderedDict[str, Tensor],
+        proposals: list[Tensor],
+        targets: list[dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Return the losses of a batch."""
+        with torch.no_grad():
+            proposals, matches = self._sample(proposals, targets)
+        logits, deltas = self._boxes(features, proposals)
+        labels = torch.cat([m.labels for m in matches])
+        positive = torch.cat([m.positive for m in matches])
+        true = torch.cat([t["boxes"][m.objects[m.positive]] for t, m in _pairs(targets, matches)])
+        regression = self.coder.encode_single(true, torch.cat(proposals)[positive])
+        box_loss = functional.smooth_l1_loss(
+            deltas[positive], regression, beta=BOX_BETA, reduction="sum"
+        )
+        map_loss = self._map_loss(features, proposals, matches, targets)
+        return {
+            "box_class": masked_bce(logits, labels),
+            "box": box_loss / max(len(labels), 1),
+            "keypoint" if self.keypoints else "mask": self.config.map_weight * map_loss,
+        }
+
+    def _sample(
+        self, proposals: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Match]]:
+        """Add the true boxes to the proposals, match, and draw those that enter the loss."""
+        boxes = [torch.cat([p, t["boxes"]]) for p, t in _pairs(proposals, targets)]
+        matches = [match(b, t, self.matcher) for b, t in _pairs(boxes, targets)]
+        positives, negatives = self.sampler([m.sampling for m in matches])
+        drawn = [torch.where(p.bool() | n.bool())[0] for p, n in _pairs(positives, negatives)]
+        sampled = [
+            Match(m.labels[i], m.objects[i], m.positive[i]) for m, i in _pairs(matches, drawn)
+        ]
+        return [b[i] for b, i in _pairs(boxes, drawn)], sampled
+
+    def _map_loss(
+        self,
+        features: OrderedDict[str, Tensor],
+        proposals: list[Tensor],
+        matches: list[Match],
+        targets: list[dict[str, Tensor]],
+    ) -> Tensor:
+        """Return the loss over positives whose object has a true map."""
+        boxes, objects = [], []
+        for proposal, found, target in zip(proposals, matches, targets, strict=True):
+            usable = found.positive.clone()
+            usable[found.positive] = target["has_map"][found.objects[found.positive]]
+            index = torch.where(usable)[0][: self.config.map_samples]
+            boxes.append(proposal[index])
+            objects.append(found.objects[index])
+        logits = self._maps(features, boxes)
+        if sum(len(b) for b in boxes) == 0:
+            return logits.sum() * 0
+        if self.keypoints:
+            true = [t["keypoints"] for t in targets]
+            # torchvision takes a view of the logits, which channels-last memory does not allow.
+            return keypointrcnn_loss(logits.contiguous(), boxes, true, objects)  # type: ignore[no-any-return]
+        return _mask_loss(logits, boxes, objects, targets)
+
+    def finds(
+        self, features: OrderedDict[str, Tensor], proposals: list[Tensor], size: Tensor
+    ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Return for each picture boxes (D, 4), scores (D,), labels (D,) and maps.
+
+        Maps are mask probabilities (D, 28, 28) of the label's class, or raw heat maps
+        (D, 17, 56, 56). Usable under ONNX tracing for a batch of one.
+        """
+        logits, deltas = self._boxes(features, proposals)
+        decoded = self.coder.decode_single(deltas, torch.cat(proposals))
+        counts = [len(p) for p in proposals] if len(proposals) > 1 else None
+        parts = zip(decoded.split(counts), logits.split(counts), strict=True) if counts else None
+        chosen = [
+            self._suppress(clip(boxes, size), scores.sigmoid(), size)
+            for boxes, scores in (parts or [(decoded, logits)])
+        ]
+        maps = self._maps(features, [boxes for boxes, _, _ in chosen])
+        if not self.keypoints:
+            labels = torch.cat([labels for _, _, labels in chosen])
+            index = labels[:, None, None, None].expand(-1, 1, *maps.shape[2:])
+            maps = maps.sigmoid().gather(1, index)[:, 0]
+        split = maps.split([len(b) for b, _, _ in chosen]) if counts else [maps]
+        return [(*found, own) for found, own in zip(chosen, split, strict=True)]
+
+    def _suppress(
+        self, boxes: Tensor, scores: Tensor, size: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn boxes (P, 4) and scores (P, K) into finds, the best first."""
+        whole = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1, keepdim=True)
+        pairs = torch.nonzero((scores >= self.config.score_min) & whole)
+        row, label = pairs[:, 0], pairs[:, 1]
+        chosen, score = boxes[row], scores[row, label]
+        keep = nms_by_group(chosen, score, label, size=size, iou=self.config.nms_iou)
+        keep = keep[: self.config.finds_max]
+        return chosen[keep], score[keep], label[keep]
+
+
+def _mask_loss(
+    logits: Tensor, boxes: list[Tensor], objects: list[Tensor], targets: list[dict[str, Tensor]]
+) -> Tensor:
+    side = logits.shape[-1]
+    true, labels = [], []
+    for box, index, target in zip(boxes, objects, targets, strict=True):
+        used, local = index.unique(return_inverse=True)
+        true.append(project_masks_on_boxes(target["masks"][used], box, local, side))
+        labels.append(target["labels"][index])
+    own = logits[torch.arange(len(logits), device=logits.device), torch.cat(labels)]
+    return functional.binary_cross_entropy_with_logits(own, torch.cat(true))
+
+
+def _pairs(first, second):  # type: ignore[no-untyped-def]
+    return zip(first, second, strict=True)

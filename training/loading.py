@@ -1,0 +1,307 @@
+"""Pictures on their way to the network: which ones, in which order, cached and batched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from anonymization.taxonomy import Taxonomy
+from data import coco
+from data.coco import Annotation, Image
+from training.config import NetworkConfig
+from training.errors import TrainingDataError
+from training.networks import MULTIPLE
+from training.samples import (
+    Photometry,
+    Sample,
+    draw_view,
+    make_sample,
+    resize_pixels,
+    show,
+    to_target,
+)
+
+
+def usable(dataset: coco.Dataset, *, network: str, classes: Sequence[str]) -> list[Image]:
+    """Return the pictures that can teach a network, in order.
+
+    The keypoint network learns from pictures whose persons are all labelled, with keypoints; and
+    from those that show nobody.
+    """
+    found = []
+    for image in dataset.images:
+        if not set(classes) & {*image.labelled, *image.partial}:
+            continue
+        nobody = all(a.class_name not in classes for a in dataset.by_image[image.id])
+        with_points = image.keypoints_labelled or nobody
+        complete = set(classes) <= set(image.labelled)
+        if network == "mask_rcnn" or (complete and with_points):
+            found.append(image)
+    return found
+
+
+class PictureSet(Dataset[dict[str, Any]]):
+    """Samples of a list of pictures, kept in memory as far as it goes.
+
+    Index with (epoch, position): an augmented sample depends on seed, epoch and position alone,
+    whichever process makes it, so that a resumed training sees what an undisturbed one does.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Image],
+        annotations: dict[int, tuple[Annotation, ...]],
+        folder: Path,
+        *,
+        network: str,
+        classes: tuple[str, ...],
+        taxonomy: Taxonomy,
+        config: NetworkConfig,
+        seed: int | None,
+    ) -> None:
+        self.images = list(images)
+        self.annotations = annotations
+        self.folder = folder
+        self.keypoints = network == "keypoint_rcnn"
+        self.classes = classes
+        self.taxonomy = taxonomy
+        self.config = config
+        self.seed = seed
+        self.geometries = tuple(taxonomy[name].geometry for name in classes)
+        self.cache: dict[int, tuple[Sample, list[Any]]] = {}
+        self.photometry: Photometry | None = None
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.images)
+
+    def warm(self, limit_bytes: int) -> None:
+        """Decode pictures into memory until the limit, in the order of the list."""
+        from tqdm import tqdm
+
+        used = 0
+        with ThreadPoolExecutor(2) as pool:
+            bar = tqdm(total=len(self.images), desc="pictures", unit="picture", leave=False)
+            for start in range(0, len(self.images), 16):
+                part = range(start, min(start + 16, len(self.images)))
+                for position, sample in zip(part, pool.map(self._load, part), strict=True):
+                    self.cache[position] = _packed(sample)
+                    used += sample.pixels.nbytes
+                    bar.update()
+                if used > limit_bytes:
+                    break
+            bar.close()
+
+    def _load(self, position: int) -> Sample:
+        from anonymization.picture import read_picture
+
+        image = self.images[position]
+        return make_sample(
+            image,
+            self.annotations[image.id],
+            read_picture(self.folder / image.file_name).pixels,
+            classes=self.classes,
+            taxonomy=self.taxonomy,
+            config=self.config.input,
+            headroom=1.0 if self.seed is None else self.config.augmentation.scale_max,
+        )
+
+    def sample(self, epoch: int, position: int) -> Sample:
+        """Return the sample that the network sees in this epoch."""
+        cached = self.cache.get(position)
+        sample = _unpacked(*cached) if cached else self._load(position)
+        if self.seed is None:
+            return sample
+        rng = np.random.default_rng([self.seed, epoch, position])
+        augmentation = self.config.augmentation
+        view = draw_view(sample, augmentation, rng)
+        sample = show(sample, view, visible_min=augmentation.visible_min)
+        self.photometry = self.photometry or Photometry(augmentation)
+        return replace(sample, pixels=self.photometry(sample.pixels, rng))
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """Return pixels, target and name."""
+        sample = self.sample(*key)
+        target = to_target(
+            sample,
+            geometries=self.geometries,
+            min_side_px=self.config.input.min_side_px,
+            keypoints=self.keypoints,
+        )
+        target["identifiable"] = torch.from_numpy(sample.boxes[sample.identifiable])
+        target["identifiable_labels"] = torch.from_numpy(sample.labels[sample.identifiable])
+        return {"pixels": sample.pixels, "target": target, "name": sample.name}
+
+
+def _packed(sample: Sample) -> tuple[Sample, list[Any]]:
+    """Keep masks run-length encoded: twenty bool masks weigh more than their picture."""
+    from pycocotools import mask as coco_mask
+
+    packed = [
+        None if m is None else coco_mask.encode(np.asfortranarray(m, dtype=np.uint8))
+        for m in sample.masks
+    ]
+    return replace(sample, masks=()), packed
+
+
+def _unpacked(sample: Sample, packed: list[Any]) -> Sample:
+    from pycocotools import mask as coco_mask
+
+    masks: list[NDArray[np.bool_] | None] = [
+        None if rle is None else coco_mask.decode(rle).astype(bool) for rle in packed
+    ]
+    return replace(sample, masks=tuple(masks))
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Positions in an order drawn from seed and epoch; Lightning tells it the epoch."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw another order from now on."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield (epoch, position)."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        return ((self.epoch, int(position)) for position in order)
+
+
+def to_batch(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Pad pictures with black at right and below, to one size that is a multiple of 32.
+
+    Returns:
+        `images` uint8 (N, 3, H, W), `targets`, `names`.
+    """
+    height = max(item["pixels"].shape[0] for item in items)
+    width = max(item["pixels"].shape[1] for item in items)
+    padded = [-(-side // MULTIPLE) * MULTIPLE for side in (height, width)]
+    images = np.zeros((len(items), *padded, 3), dtype=np.uint8)
+    for row, item in enumerate(items):
+        own = item["pixels"]
+        images[row, : own.shape[0], : own.shape[1]] = own
+    return {
+        # The pictures' own order of memory is channels last, which is what the network is
+        # fastest on: no copy.
+        "images": torch.from_numpy(images).permute(0, 3, 1, 2),
+        "targets": [item["target"] for item in items],
+        "names": [item["name"] for item in items],
+    }
+
+
+def spread(items: list[Image], limit: int) -> list[Image]:
+    """Return at most `limit` items (0: all), evenly spread over the list.
+
+    >>> spread(list(range(10)), 3)
+    [0, 3, 6]
+    """
+    if limit == 0 or limit >= len(items):
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
+
+
+def _quiet_worker(_: int) -> None:
+    """Leave the cores to the network: each worker uses one thread."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+class Pictures(pl.LightningDataModule):
+    """Training and validation pictures of one network.
+
+    Raises:
+        TrainingDataError: If no picture can teach the network.
+    """
+
+    def __init__(
+        self,
+        train: coco.Dataset,
+        val: coco.Dataset,
+        folder: Path,
+        *,
+        network: str,
+        classes: tuple[str, ...],
+        taxonomy: Taxonomy,
+        config: NetworkConfig,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        common: dict[str, Any] = {
+            "network": network,
+            "classes": classes,
+            "taxonomy": taxonomy,
+            "config": config,
+        }
+        images = usable(train, network=network, classes=classes)
+        if not images:
+            raise TrainingDataError(
+                f"none of {len(train.images)} training pictures can teach {network} "
+                f"({', '.join(classes)}): none has its classes labelled; collect some, or see "
+                "reports/preparation.json for what was dropped"
+            )
+        measured = spread(usable(val, network=network, classes=classes), config.recall.pictures)
+        self.train_set = PictureSet(images, train.by_image, folder, seed=seed, **common)
+        self.val_set = PictureSet(measured, val.by_image, folder, seed=None, **common)
+        self.loading = config.loading
+        self.measures = config.recall.every_epochs > 0 and bool(measured)
+        self.seed = seed
+
+    def setup(self, stage: str) -> None:
+        """Decode pictures before worker processes start, so that they share the memory."""
+        if not self.train_set.cache:
+            self.train_set.warm(self.loading.cache_mb * 2**20)
+        if self.measures and not self.val_set.cache:
+            self.val_set.warm(self.loading.cache_mb * 2**20 // 4)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return augmented batches; the last of an epoch may be smaller."""
+        workers = self.loading.workers
+        return DataLoader(
+            self.train_set,
+            batch_size=self.loading.batch_size,
+            sampler=EpochSampler(len(self.train_set), self.seed),  # type: ignore[arg-type]
+            num_workers=workers,
+            collate_fn=to_batch,
+            worker_init_fn=_quiet_worker,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
+        """Return the measured validation pictures; no loader where nothing is measured."""
+        if not self.measures:
+            return []
+        order = [(0, position) for position in range(len(self.val_set))]
+        return [
+            DataLoader(
+                self.val_set,
+                batch_size=self.loading.batch_size,
+                sampler=order,  # type: ignore[arg-type]
+                collate_fn=to_batch,
+            )
+        ]
+
+
+def to_input(images: Tensor) -> Tensor:
+    """Turn uint8 pictures into float32 in [0, 1]."""
+    return images.float() / 255
