@@ -191,7 +191,7 @@ def _opened(data: bytes, name: str) -> Image.Image:
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(io.BytesIO(data), formats=[*FORMATS, "MPO"])
+            return Image.open(io.BytesIO(data), formats=list(FORMATS))
         except UnidentifiedImageError as error:
             raise PictureError(
                 f"{name} is not a picture that can be read; formats: {', '.join(FORMATS)}"

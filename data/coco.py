@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from anonymization.errors import BlurloopError
 from anonymization.files import read_json, sha256_of_json, write_json
-from anonymization.taxonomy import KEYPOINT_NAMES, Taxonomy
+from anonymization.taxonomy import KEYPOINT_NAMES, ClassSpec, Taxonomy
 
 SCHEMA_VERSION = 1
 
@@ -98,6 +98,23 @@ class Annotation:
         if geometry == "ellipse":
             return ellipse_to_mask(self.box_xyxy, height=height, width=width)
         return box_to_mask(self.box_xyxy, height=height, width=width)
+
+
+def is_identifiable(annotation: Annotation, spec: ClassSpec) -> bool:
+    """Return the annotator's word, or where there is none what the class's size rule says.
+
+    Raises:
+        DatasetError: If the annotator's word is neither true, false nor null.
+    """
+    word = annotation.attributes.get("identifiable")
+    if word is None:
+        return spec.is_identifiable(annotation.width, annotation.height)
+    if not isinstance(word, bool):
+        raise DatasetError(
+            f"annotation {annotation.id} of image {annotation.image_id} has identifiable "
+            f"{word!r}; expected true, false or null. Correct its label"
+        )
+    return word
 
 
 def box_to_mask(

@@ -141,9 +141,9 @@ class Collector:
                 f"{source.id}/{entry.origin} changed while it was collected; run again"
             )
         suffix, width, height = _decoded(found.content)
-        if found.size not in (None, (width, height)):
+        if found.size is not None and found.size != (width, height):
             raise UnreadableEntryError(
-                f"its labels are for {found.size[0]}x{found.size[1]} pixels, "  # type: ignore[index]
+                f"its labels are for {found.size[0]}x{found.size[1]} pixels, "
                 f"but it is displayed at {width}x{height}; correct the declared size"
             )
         path = self._pictures / f"{sha256}{suffix}"

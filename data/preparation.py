@@ -18,7 +18,7 @@ from anonymization.errors import BlurloopError
 from anonymization.files import folder_in_one_step, write_json
 from anonymization.taxonomy import Taxonomy
 from conf import stage
-from data.coco import Dataset, Image
+from data.coco import Dataset, Image, is_identifiable
 from data.grouping import BRIDGING, Group, Member, group, perceptual_hashes
 from data.layout import ANNOTATED, ANNOTATIONS, PICTURES, PREPARED, REFERENCE, REPORTS
 from data.reference import (
@@ -178,6 +178,16 @@ def objects_per_class(dataset: Dataset, taxonomy: Taxonomy) -> dict[str, int]:
     return {name: counts[name] for name in taxonomy.names}
 
 
+def identifiable_per_class(dataset: Dataset, taxonomy: Taxonomy) -> dict[str, int]:
+    """Count the objects of each class that the gate will ask for."""
+    counts = Counter(
+        a.class_name
+        for a in dataset.annotations
+        if not a.crowd and is_identifiable(a, taxonomy[a.class_name])
+    )
+    return {name: counts[name] for name in taxonomy.names}
+
+
 def report(prepared: Prepared, taxonomy: Taxonomy) -> dict[str, Any]:
     """Return `reports/preparation.json`."""
     sizes = Counter(len(each.members) for each in prepared.groups)
@@ -185,6 +195,7 @@ def report(prepared: Prepared, taxonomy: Taxonomy) -> dict[str, Any]:
         name: {
             "pictures": len(part.images),
             "objects": objects_per_class(part, taxonomy),
+            "identifiable": identifiable_per_class(part, taxonomy),
         }
         for name in ("train", "val", "reference", "pending")
         for part in [getattr(prepared, name)]

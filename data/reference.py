@@ -20,7 +20,7 @@ from anonymization.errors import BlurloopError
 from anonymization.files import read_json, sha256_of_json, write_json
 from anonymization.taxonomy import Taxonomy
 from conf import ending_in_one_line
-from data.coco import Dataset
+from data.coco import Annotation, Dataset, Image
 from data.layout import PICTURES, REFERENCE
 
 SCHEMA_VERSION = 1
@@ -106,18 +106,21 @@ def write_release(
     """Freeze pictures and labels as the next release of a source."""
     number = (release_numbers(source, folder) or [0])[-1] + 1
     values = union([dataset]).to_dict(taxonomy)
-    release = Release(
-        source=source,
-        number=number,
-        reason=reason,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        digest=sha256_of_json(values),
-        dataset=dataset,
-    )
-    about = {k: getattr(release, k) for k in ("source", "number", "reason", "date", "digest")}
-    content = {"schema_version": SCHEMA_VERSION, **about, "dataset": values}
+    for image in values["images"]:
+        # When a picture came is no part of the set: a clone that collects all at once agrees.
+        image["fields"] = {k: v for k, v in image["fields"].items() if k != "turn"}
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "source": source,
+        "number": number,
+        "reason": reason,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "digest": sha256_of_json(values),
+        "dataset": values,
+    }
     write_json(_path(folder, source, number), content, indent=None)
-    return release
+    # As JSON gives it back, so that this turn and the next compute the same digest.
+    return read_release(source, number, taxonomy, folder)
 
 
 def union(datasets: Iterable[Dataset]) -> Dataset:
@@ -125,12 +128,13 @@ def union(datasets: Iterable[Dataset]) -> Dataset:
     pairs = [
         (image, dataset.by_image[image.id]) for dataset in datasets for image in dataset.images
     ]
-    images, annotations = [], []
+    images: list[Image] = []
+    annotations: list[Annotation] = []
     for image, found in sorted(pairs, key=lambda pair: pair[0].sha256):
         images.append(replace(image, id=len(images) + 1))
         for annotation in found:
-            numbers = {"id": len(annotations) + 1, "image_id": len(images)}
-            annotations.append(replace(annotation, **numbers))
+            number = len(annotations) + 1
+            annotations.append(replace(annotation, id=number, image_id=len(images)))
     return Dataset(tuple(images), tuple(annotations))
 
 
@@ -157,9 +161,15 @@ def labels_by_picture(dataset: Dataset) -> dict[str, Any]:
     facts = {}
     for image in dataset.images:
         coverage = (set(image.labelled), set(image.partial), image.keypoints_labelled)
-        found = [replace(a, id=0, image_id=0) for a in dataset.by_image[image.id]]
+        found = [_without_ids(annotation) for annotation in dataset.by_image[image.id]]
         facts[image.sha256] = (coverage, found)
     return facts
+
+
+def _without_ids(annotation: Annotation) -> Annotation:
+    # COCO writes widths: reading them back moves the far corner by a rounding error.
+    x0, y0, x1, y1 = (round(v, 3) for v in annotation.box_xyxy)
+    return replace(annotation, id=0, image_id=0, box_xyxy=(x0, y0, x1, y1))
 
 
 def _releasable(source: str, taxonomy: Taxonomy) -> Dataset:

@@ -132,6 +132,7 @@ def report(findings: list[Finding]) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "verdict_blocking": any(f.severity == FAILS for f in findings),
         "counts": dict(sorted(Counter(f.kind for f in findings).items())),
+        "leaks": [f.message for f in findings if f.kind == "leak" and f.severity == FAILS],
         "findings": [asdict(f) for f in findings],
     }
 

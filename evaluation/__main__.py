@@ -2,12 +2,14 @@
 
 Reads artifacts/bundle and artifacts/prepared/reference.json (val.json inside an experiment), and
 the pictures under artifacts/collected. Writes reports/evaluation.json and artifacts/evaluated:
-objects.json (one row for each true object that counts, and beside them those that do not), detections.json, report.html and misses/.
+objects.json (true objects that count, and beside them those that do not), detections.json,
+report.html and misses/.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +56,10 @@ def main(
         summary = _provenance(bundle, dataset, taxonomy, split, run)
         summary["confidence"] = evaluation.confidence
         summary |= summarized(results, taxonomy, evaluation, seed)
-        _write_artifacts(results, summary, dataset, bundle, taxonomy, evaluation)
+        _write_artifacts(results, summary, dataset, taxonomy, evaluation)
         write_json(REPORTS / "evaluation.json", summary)
         _log(run, summary, evaluation)
-    for line in headline(summary):
-        print(line)
+    sys.stdout.write("\n".join(headline(summary)) + "\n")
 
 
 def check_classes(bundle: Bundle, taxonomy: Taxonomy) -> None:
@@ -173,7 +174,6 @@ def _write_artifacts(
     results: Sequence[PictureResult],
     summary: dict[str, Any],
     dataset: Dataset,
-    bundle: Bundle,
     taxonomy: Taxonomy,
     config: EvaluationConfig,
 ) -> None:

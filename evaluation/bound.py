@@ -204,6 +204,11 @@ def lower_bound(
     )
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the exact lower bound of RECALLED of TOTAL independent objects."""
     import argparse
@@ -221,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         bound = exact_lower(given.recalled, given.total, confidence=given.confidence)
     except BoundError as error:
         sys.exit(f"error: {error}")
-    print(
+    _say(
         f"recall {given.recalled / given.total:.4f} ({given.recalled} of {given.total}), "
         f"lower bound {float(bound):.4f} at {given.confidence:.0%} confidence"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from anonymization.errors import BlurloopError
 
@@ -41,11 +42,7 @@ class EvaluationConfig:
                 f"evaluation.score_min is {self.score_min}; expected 0 to below 1"
             )
         edges = self.size_edges
-        if (
-            not edges
-            or edges[0] != 0
-            or any(a >= b for a, b in zip(edges, edges[1:], strict=False))
-        ):
+        if not edges or edges[0] != 0 or any(a >= b for a, b in pairwise(edges)):
             raise EvaluationConfigError(
                 f"evaluation.size_edges is {edges}; expected ascending numbers that begin with 0"
             )

@@ -18,6 +18,7 @@ from evaluation.paired import PairedError, paired_difference
 PROMOTED = "PROMOTED"
 REFUSED = "REFUSED"
 SENSES = ("detected", "covered")
+BOUNDS = ("exact", "bootstrap", "clustered", "bound")
 RECALL_MIN = 0.95
 """What the project promises; configuration may ask for more, never for less."""
 
@@ -36,7 +37,8 @@ class PromotionConfig:
         recall_min: Recall that each gated class must clear, in both senses.
         confidence: One-sided confidence of the bounds; None judges the point estimate.
         objects_min: Identifiable reference objects below which a class is unproven.
-        pictures_min: Pictures with such objects below which a class is unproven.
+        clusters_min: Clusters (sequence, group of near-duplicates, else picture) that hold such
+            objects, below which a class is unproven. Both from evaluation/simulation.py.
         margin: How far the bound of the paired difference to the champion may lie below zero.
         false_finds_per_picture_max: Limit, on fully labelled pictures.
         non_object_share_obscured_max: Limit on the share of non-object pixels obscured.
@@ -46,11 +48,11 @@ class PromotionConfig:
     alias: str = "champion"
     recall_min: float = RECALL_MIN
     confidence: float | None = 0.95
-    objects_min: int = 250
-    pictures_min: int = 100
+    objects_min: int = 100
+    clusters_min: int = 100
     margin: float = 0.01
     false_finds_per_picture_max: float = 3.0
-    non_object_share_obscured_max: float = 0.15
+    non_object_share_obscured_max: float = 0.5
 
     def __post_init__(self) -> None:
         def check(name: str, right: bool, expected: str) -> None:
@@ -64,7 +66,7 @@ class PromotionConfig:
         confident = self.confidence is None or 0.95 <= self.confidence < 1
         check("confidence", confident, "null, or at least 0.95 and below 1")
         check("objects_min", self.objects_min >= 1, "at least 1")
-        check("pictures_min", self.pictures_min >= 1, "at least 1")
+        check("clusters_min", self.clusters_min >= 1, "at least 1")
         check("margin", 0 <= self.margin < 1, "at least 0 and below 1")
         finds, share = self.false_finds_per_picture_max, self.non_object_share_obscured_max
         check("false_finds_per_picture_max", 0 <= finds < math.inf, "a number, at least 0")
@@ -106,7 +108,7 @@ class Champion:
         bundle_digest: Digest of its bundle.
         reference_digest: Digest of the reference set that `objects` were measured on.
         objects: One row per identifiable object, as evaluation writes them.
-        classes: Classes that its taxonomy gates.
+        classes: Classes that it finds.
     """
 
     version: str
@@ -197,10 +199,7 @@ def lower_bound(
     measured_at = _number(evaluation.get("confidence", 0.95))
     if counts is None or measured_at is None or measured_at < confidence:
         return None
-    bounds = [_number(_at(measured, key)) for key in ("exact", "bootstrap", "bound")]
-    clustered = _at(measured, "clustered")
-    if clustered is not None:
-        bounds.append(_number(clustered))
+    bounds = [_number(_at(measured, key)) for key in BOUNDS]
     known = [bound for bound in bounds if bound is not None]
     if len(known) < len(bounds):
         return None
@@ -238,27 +237,60 @@ def _recall(
 
 
 def _proof(evaluation: Mapping[str, Any], name: str, config: PromotionConfig) -> Criterion:
-    """Judge whether a class has enough reference objects and pictures (DESIGN 7.3)."""
+    """Judge whether a class has enough reference objects and clusters (DESIGN 7.3)."""
     totals = [_counts(evaluation, name, sense) for sense in SENSES]
     objects = min((counts[1] if counts else 0.0) for counts in totals)
-    pictures = _number(_at(evaluation, "classes", name, "pictures")) or 0.0
-    passed = objects >= config.objects_min and pictures >= config.pictures_min
+    clusters = _number(_at(evaluation, "classes", name, "clusters")) or 0.0
+    passed = objects >= config.objects_min and clusters >= config.clusters_min
     reason = (
         f"{name}: {'' if passed else 'unproven, '}{objects:g} identifiable objects in "
-        f"{pictures:g} pictures; needed are {config.objects_min} in {config.pictures_min}"
+        f"{clusters:g} clusters; needed are {config.objects_min} in {config.clusters_min}"
     )
     limit = float(config.objects_min)
     return Criterion("proof", passed, reason, class_name=name, value=objects, limit=limit)
 
 
-def _at_most(name: str, what: str, measured: Any, limit: float) -> Criterion:
+def _at_most(name: str, what: str, measured: Any, limit: float, unmeasured: str) -> Criterion:
     """Judge one limit on hiding too much (DESIGN 7.4)."""
     value, pictures = _number(_at(measured, "value")), _number(_at(measured, "pictures"))
     if value is None or not pictures:
-        return Criterion(name, False, f"{what} was not measured on any picture", limit=limit)
+        reason = f"{what} cannot be measured: no reference picture labels {unmeasured}"
+        return Criterion(name, False, reason, limit=limit)
     passed = 0 <= value <= limit
     reason = f"{what}: {value:.4g}, at most {limit:g}"
     return Criterion(name, passed, reason, value=value, limit=limit)
+
+
+def _every(names: Sequence[str], word: str) -> str:
+    """Return `every face, every person and every vehicle`.
+
+    >>> _every(["face", "person", "vehicle"], "and")
+    'every face, every person and every vehicle'
+    """
+    said = [f"every {name}" for name in names]
+    return f" {word} ".join(filter(None, (", ".join(said[:-1]), *said[-1:])))
+
+
+def _hides_too_much(
+    evaluation: Mapping[str, Any], gated: Sequence[str], config: PromotionConfig
+) -> Iterator[Criterion]:
+    """Judge the limits that a model which hides everything breaks (DESIGN 7.4)."""
+    finds = evaluation.get("false_finds_per_picture")
+    unlabelled = [n for n in gated if _number(_at(finds, "by_class", n)) is None]
+    yield _at_most(
+        "false_finds",
+        "false finds per picture",
+        finds,
+        config.false_finds_per_picture_max,
+        _every(unlabelled or gated, "or"),
+    )
+    yield _at_most(
+        "non_object_share",
+        "share of non-object pixels obscured",
+        evaluation.get("non_object_share_obscured"),
+        config.non_object_share_obscured_max,
+        _every(gated, "and"),
+    )
 
 
 def _written_output(evaluation: Mapping[str, Any]) -> Criterion:
@@ -418,6 +450,7 @@ def judge(
     objects: Sequence[Mapping[str, Any]] = (),
     models_judged: int = 1,
     binding: Sequence[Criterion] = (),
+    compared: Sequence[Criterion] = (),
 ) -> Verdict:
     """Judge one evaluated bundle.
 
@@ -430,29 +463,28 @@ def judge(
         objects: The bundle's own rows of `artifacts/evaluated/objects.json`.
         models_judged: Models that this reference set has judged, this one included.
         binding: What was found when digests, code and thresholds were checked again.
+        compared: Comparison with the champion of its day, where the bundle was promoted before.
     """
     criteria = [*binding, _classes(evaluation, gated)]
     for name in gated:
         criteria += [_recall(evaluation, name, sense, config) for sense in SENSES]
         criteria.append(_proof(evaluation, name, config))
-    finds = evaluation.get("false_finds_per_picture")
-    share = evaluation.get("non_object_share_obscured")
     criteria += [
-        _at_most(
-            "false_finds", "false finds per picture", finds, config.false_finds_per_picture_max
-        ),
-        _at_most(
-            "non_object_share",
-            "share of non-object pixels obscured",
-            share,
-            config.non_object_share_obscured_max,
-        ),
+        *_hides_too_much(evaluation, gated, config),
         _written_output(evaluation),
         _leak(validation),
     ]
+    criteria += compared
     if champion is not None:
         criteria += _champion(evaluation, objects, champion, gated, config)
-    bound_to = ("bundle_digest", "reference_digest", "code_revision", "thresholds")
+    bound_to = (
+        "split",
+        "bundle_digest",
+        "reference_digest",
+        "objects_sha256",
+        "code_revision",
+        "thresholds",
+    )
     return Verdict(
         outcome=PROMOTED if all(c.passed for c in criteria) else REFUSED,
         criteria=tuple(criteria),

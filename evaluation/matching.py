@@ -140,7 +140,9 @@ def match(
     """
     ious, scores, ignored = _checked(ious, scores, ignored, coverage)
     found_truth = _greedy(ious, scores, ignored, iou_min)
-    state = np.full(len(scores), WRONG if coverage == LABELLED else NEITHER, dtype=np.int8)
+    state: NDArray[np.int8] = np.full(
+        len(scores), WRONG if coverage == LABELLED else NEITHER, dtype=np.int8
+    )
     detected_at = np.full(len(ignored), -np.inf)
     for find in np.flatnonzero(found_truth >= 0):
         truth = found_truth[find]
@@ -187,17 +189,17 @@ def _forgive_second_signals(
     """Turn a find left over from WRONG to NEITHER where it confirms another signal's match."""
     if len(sources) != len(state):
         raise MatchingError(f"{len(sources)} sources for {len(state)} finds; expected one each")
-    state = state.copy()
+    judged: NDArray[np.int8] = state.copy()
     confirmed = {(int(t), sources[f]) for f, t in enumerate(found_truth) if t >= 0}
     matched = {truth for truth, _ in confirmed}
-    for find in np.flatnonzero(state == WRONG):
+    for find in np.flatnonzero(judged == WRONG):
         for truth in np.flatnonzero(ious[find] >= iou_min):
             key = (int(truth), sources[find])
             if key[0] in matched and key not in confirmed:
                 confirmed.add(key)
-                state[find] = NEITHER
+                judged[find] = NEITHER
                 break
-    return state
+    return judged
 
 
 def _checked(
@@ -228,7 +230,7 @@ def _checked(
         )
     if coverage == UNLABELLED and ious.shape[1]:
         raise MatchingError(f"{ious.shape[1]} truths of a class that is unlabelled in the picture")
-    return ious, scores, ignored
+    return ious.astype(np.float64), scores.astype(np.float64), ignored
 
 
 def recall_at(detected_at: NDArray[np.floating], threshold: float) -> float:

@@ -124,7 +124,7 @@ def _centres(
     """Return rows and columns of pixel centres, -1 and 1 being the box's edges."""
     columns = (np.arange(crop[0], crop[2]) + 0.5 - (box[0] + box[2]) / 2) / ((box[2] - box[0]) / 2)
     rows = (np.arange(crop[1], crop[3]) + 0.5 - (box[1] + box[3]) / 2) / ((box[3] - box[1]) / 2)
-    return rows, columns
+    return rows.astype(np.float64), columns.astype(np.float64)
 
 
 def annotation_to_patch(annotation: Annotation, geometry: str, *, height: int, width: int) -> Patch:

@@ -1,4 +1,4 @@
-"""One picture evaluated as an operator would get it: finds, what they hide, and the written file."""
+"""One picture judged as an operator would get it: finds, what they hide, the written file."""
 
 from __future__ import annotations
 
@@ -81,14 +81,16 @@ def judge_picture(
 
     check_detections(raw, truth.image.sha256)
     shipped = apply_card(raw, card)
-    limit = {"mask_threshold": card.mask_threshold}
-    judged = judge(truth, shipped, taxonomy, **limit)
+    judged = judge(truth, shipped, taxonomy, mask_threshold=card.mask_threshold)
     merged = merge_heads(raw, iou=card.nms_iou)
-    at_all_scores = judge(truth, merged, taxonomy, **limit)
+    at_all_scores = judge(truth, merged, taxonomy, mask_threshold=card.mask_threshold)
     height, width = truth.image.height, truth.image.width
     patches = [thing.patch for thing in truth.objects]
     hidden = coverage_shares(
-        patches, regions_of(shipped, card.taxonomy, height=height, width=width, **limit)
+        patches,
+        regions_of(
+            shipped, card.taxonomy, height=height, width=width, mask_threshold=card.mask_threshold
+        ),
     )
     written = _written(truth, shipped, card, rewrite, seed)
     objects = _object_rows(truth, judged, at_all_scores, hidden, written)

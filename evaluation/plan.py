@@ -72,6 +72,11 @@ def _check(recall: float, power: float, per_cluster: int, correlation: float) ->
         raise PlanError(f"correlation is {correlation}; expected 0 to below 1")
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the number of clusters and objects needed."""
     import argparse
@@ -94,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except PlanError as error:
         sys.exit(f"error: {error}")
-    print(
+    _say(
         f"{clusters} clusters (pictures or sequences) with {clusters * given.per_cluster} objects "
         f"promote a model of true recall {given.recall} with probability {given.power}"
     )

@@ -73,6 +73,17 @@ def mosaic(crop: Pixels) -> Pixels:
     return done
 
 
+def veiled(pixels: Pixels) -> Pixels:
+    """Return a whole picture averaged to cells of a thirtieth of its longer side."""
+    from PIL import Image as Pillow
+
+    height, width = pixels.shape[:2]
+    cell = max(8, max(height, width) // 30)
+    small = (max(1, width // cell), max(1, height // cell))
+    coarse = Pillow.fromarray(pixels).resize(small, Pillow.Resampling.BOX)
+    return np.asarray(coarse.resize((width, height), Pillow.Resampling.NEAREST))
+
+
 def miss_picture(pixels: Pixels, row: ObjectRow, color: str) -> Pixels:
     """Return the surroundings of a missed object with its box drawn in its class's colour."""
     x0, y0, x1, y1 = row.box_xyxy
@@ -141,7 +152,10 @@ def _miss(
 
     pixels = read_picture(pictures / image.file_name).pixels
     if not unobscured:
-        pixels = obscure_truth(pixels, truth_of(image, dataset.by_image[image.id], taxonomy))
+        truth = truth_of(image, dataset.by_image[image.id], taxonomy)
+        # Where a class is not completely labelled, somebody nobody drew may stand beside the miss.
+        labelled = truth.fully_labelled(taxonomy.names)
+        pixels = obscure_truth(pixels, truth) if labelled else veiled(pixels)
     shown = miss_picture(pixels, row, taxonomy[row.class_name].color)
     file = io.BytesIO()
     Pillow.fromarray(shown).save(file, "JPEG", quality=85)

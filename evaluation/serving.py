@@ -13,7 +13,7 @@ import io
 from typing import Any
 
 import mlflow
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 
 def to_pixels(value: Any) -> Any:
@@ -66,7 +66,7 @@ def to_record(image: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {"picture": picture, "detections": detections}
 
 
-class ServedAnonymizer(PythonModel):  # type: ignore[misc]
+class ServedAnonymizer(PythonModel):  # type: ignore[misc,unused-ignore]
     """The shipped anonymizer behind MLflow's interface."""
 
     def load_context(self, context: Any) -> None:
@@ -77,14 +77,16 @@ class ServedAnonymizer(PythonModel):  # type: ignore[misc]
         self.anonymizer = Anonymizer.from_bundle(context.artifacts["bundle"])
         self.names = Bundle.load(context.artifacts["bundle"]).card.taxonomy.names
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> list[dict[str, Any]]:
-        """Anonymize each picture; one that fails fails the whole request, so none leaks."""
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Anonymize each picture; one that fails fails the whole request, so none leaks.
+
+        Without type hints: MLflow would take one as the schema of the only input it accepts.
+        """
+        del context, params  # MLflow's interface; the pictures are all that is used
         values = model_input
         if hasattr(values, "columns"):
             values = values.iloc[:, 0].tolist()
-        elif getattr(values, "ndim", 0) == 3:
-            values = [values]
-        elif isinstance(values, str | bytes):
+        elif getattr(values, "ndim", 0) == 3 or isinstance(values, str | bytes):
             values = [values]
         return [to_record(self.anonymizer(to_pixels(value)), self.names) for value in values]
 

@@ -8,7 +8,8 @@ Each simulated set has beta-binomial clusters: a cluster's own recall is drawn f
 distribution of mean 0.94 and intra-cluster correlation 0 to 0.6, its objects from that. Clusters
 hold 1, 2, 3, 5 or 10 objects, or 1 to 10 at random.
 
-Worst rate of promotion at true recall 0.94, 2,000 sets a setting (`python -m evaluation.simulation`):
+Worst rate of promotion at true recall 0.94, 2,000 sets a setting
+(`python -m evaluation.simulation`):
 
 ======== ======= ==========
 clusters objects worst rate
@@ -21,14 +22,15 @@ clusters objects worst rate
 150      300     2.4 %
 ======== ======= ==========
 
-Hence the minimum of 100 clusters and 100 objects: the promise then holds with room for the chance of
-the simulation itself. A cluster is a sequence or a group of near-duplicates, else a picture. Power at
-true recall 0.98: 100 % with 1,000 independent objects, 97 % with 250 clusters of 4 at correlation
-0.3, 66 % with 100 clusters of 3 at 0.2 (at true recall 0.99: 93 %).
+Hence the minimum of 100 clusters and 100 objects: the promise then holds with room for the chance
+of the simulation itself. A cluster is a sequence or a group of near-duplicates, else a picture.
+Power at true recall 0.98: 100 % with 1,000 independent objects, 97 % with 250 clusters of 4 at
+correlation 0.3, 66 % with 100 clusters of 3 at 0.2 (at true recall 0.99: 93 %).
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,11 +140,16 @@ def worst_false_promotion(
     return max(rates, key=lambda pair: pair[0])
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Print the worst rate of false promotions for several minima, and the power at some sizes."""
     for clusters, objects in ((20, 60), (40, 60), (60, 60), (80, 100), (100, 100), (150, 300)):
         rate, setting = worst_false_promotion(clusters, objects)
-        print(f"{clusters} clusters, {objects} objects: worst {rate:.4f} at {setting}", flush=True)
+        _say(f"{clusters} clusters, {objects} objects: worst {rate:.4f} at {setting}")
     for setting in (
         Setting(1000, 1, 0.0, 0.98),
         Setting(250, 4, 0.0, 0.98),
@@ -154,7 +161,7 @@ def main() -> None:
         Setting(80, 2, 0.2, 0.99),
         Setting(80, 4, 0.6, 0.99),
     ):
-        print(f"power {promotion_rate(setting):.3f} at {setting}", flush=True)
+        _say(f"power {promotion_rate(setting):.3f} at {setting}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from anonymization.errors import BlurloopError
 from anonymization.taxonomy import ClassSpec, Taxonomy
-from data.coco import Annotation, Dataset, Image
+from data.coco import Annotation, Dataset, Image, is_identifiable
 from evaluation.matching import LABELLED, PARTIAL, UNLABELLED
 from evaluation.patch import Box, Patch, annotation_to_patch
 
@@ -85,29 +85,12 @@ class PictureTruth:
         return all(name in self.image.labelled for name in class_names)
 
 
-def is_identifiable(annotation: Annotation, spec: ClassSpec) -> bool:
-    """Return the annotator's word, or where there is none what the size rule says.
-
-    Raises:
-        TruthError: If the annotator's word is neither true, false nor null.
-    """
-    word = annotation.attributes.get("identifiable")
-    if word is None:
-        return spec.is_identifiable(annotation.width, annotation.height)
-    if not isinstance(word, bool):
-        raise TruthError(
-            f"annotation {annotation.id} of image {annotation.image_id} has identifiable "
-            f"{word!r}; expected true, false or null. Correct its label"
-        )
-    return word
-
-
 def truth_of(image: Image, annotations: Iterable[Annotation], taxonomy: Taxonomy) -> PictureTruth:
     """Draw the true objects of one picture.
 
     Raises:
         PatchError: If an object lies outside the picture.
-        TruthError: If an annotator's word is not a word.
+        DatasetError: If an annotator's word is neither true, false nor null.
     """
     objects = tuple(_truth_object(a, image, taxonomy[a.class_name]) for a in annotations)
     return PictureTruth(image, objects, cluster_of(image))

@@ -1,0 +1,1 @@
+"""Step 5: the networks, their training, and their export to a bundle."""

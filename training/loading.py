@@ -26,7 +26,6 @@ from training.samples import (
     Sample,
     draw_view,
     make_sample,
-    resize_pixels,
     show,
     to_target,
 )
@@ -87,7 +86,7 @@ class PictureSet(Dataset[dict[str, Any]]):
 
     def warm(self, limit_bytes: int) -> None:
         """Decode pictures into memory until the limit, in the order of the list."""
-        from tqdm import tqdm
+        from tqdm import tqdm  # type: ignore[import-untyped]
 
         used = 0
         with ThreadPoolExecutor(2) as pool:
@@ -266,7 +265,7 @@ class Pictures(pl.LightningDataModule):
         self.measures = config.recall.every_epochs > 0 and bool(measured)
         self.seed = seed
 
-    def setup(self, stage: str) -> None:
+    def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning names it
         """Decode pictures before worker processes start, so that they share the memory."""
         if not self.train_set.cache:
             self.train_set.warm(self.loading.cache_mb * 2**20)
@@ -279,7 +278,7 @@ class Pictures(pl.LightningDataModule):
         return DataLoader(
             self.train_set,
             batch_size=self.loading.batch_size,
-            sampler=EpochSampler(len(self.train_set), self.seed),  # type: ignore[arg-type]
+            sampler=EpochSampler(len(self.train_set), self.seed),
             num_workers=workers,
             collate_fn=to_batch,
             worker_init_fn=_quiet_worker,
@@ -296,7 +295,7 @@ class Pictures(pl.LightningDataModule):
             DataLoader(
                 self.val_set,
                 batch_size=self.loading.batch_size,
-                sampler=order,  # type: ignore[arg-type]
+                sampler=order,
                 collate_fn=to_batch,
             )
         ]

@@ -57,9 +57,7 @@ def match(boxes: Tensor, target: dict[str, Tensor], matcher: Matcher) -> Match:
         matcher: torchvision's; its thresholds hold for each class.
     """
     labelled = target["labelled"]
-    labels = torch.full(
-        (len(boxes), len(labelled)), UNKNOWN, dtype=torch.int8, device=boxes.device
-    )
+    labels = torch.full((len(boxes), len(labelled)), UNKNOWN, dtype=torch.int8, device=boxes.device)
     labels[:, labelled] = NEGATIVE
     objects = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     positive = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)

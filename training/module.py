@@ -55,7 +55,7 @@ class TrainingModule(pl.LightningModule):
 
     def __init__(self, network: Network, seed: int) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.settings = network.config
         self.seed = seed
         self.count = RecallCount(network.classes)
@@ -99,7 +99,7 @@ class TrainingModule(pl.LightningModule):
         self.recall = self.count.shares()
         self.count = RecallCount(self.network.classes)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Return optimizer and per-step learning rate."""
         config = self.settings.optimizer
         groups = parameter_groups(self.network, self.settings)

@@ -65,9 +65,7 @@ class Network(nn.Module):
         self.config = config
         self.backbone = build_backbone(config.backbone, pretrained=pretrained)
         channels, strides = config.backbone.channels, self.backbone.strides
-        self.proposals = PartialLabelProposals(
-            channels, len(classes), strides, config.proposals
-        )
+        self.proposals = PartialLabelProposals(channels, len(classes), strides, config.proposals)
         self.heads = PartialLabelHeads(
             channels, len(classes), strides[:-1], config.heads, keypoints=self.keypoints
         )

@@ -45,7 +45,11 @@ class StridedAnchors(AnchorGenerator):
         super().__init__(tuple((s,) for s in sizes), (tuple(ratios),) * len(sizes))
         self.strides = tuple(strides)
 
-    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+    def forward(
+        self,
+        image_list: ImageList,  # noqa: ARG002 - torchvision's signature
+        feature_maps: list[Tensor],
+    ) -> list[Tensor]:
         """Return the anchors of each picture, each float32 (R, 4) xyxy."""
         first = feature_maps[0]
         grids = [level.shape[-2:] for level in feature_maps]
@@ -75,7 +79,8 @@ def nms_by_group(
     of no boxes.
     """
     apart = groups.to(boxes.dtype) * (size.max() + 1)
-    return nms(boxes + apart[:, None], scores, iou)
+    kept: Tensor = nms(boxes + apart[:, None], scores, iou)
+    return kept
 
 
 class PartialLabelProposals(nn.Module):
@@ -184,7 +189,7 @@ def _objects(target: dict[str, Tensor], index: Tensor) -> Tensor:
 
 def _at_most(values: Tensor, limit: int) -> int | Tensor:
     """Return min(limit, len(values)), as a traced tensor where ONNX needs it dynamic."""
-    if torch.jit.is_tracing():
+    if torch.onnx.is_in_onnx_export():
         length = torch._shape_as_tensor(values)[:1]
         return torch.minimum(length, torch.tensor([limit]))[0]
     return min(limit, values.shape[0])

@@ -84,7 +84,8 @@ def train(
         work = WORK / f"training-{network}-{key}"
         work.mkdir(parents=True, exist_ok=True)
         pictures = Pictures(
-            *(Dataset.read(path, taxonomy) for path in data),
+            Dataset.read(data[0], taxonomy),
+            Dataset.read(data[1], taxonomy),
             PICTURES,
             network=network,
             classes=classes_of(network, taxonomy),
@@ -125,9 +126,7 @@ def _remember(work: Path, run: StageRun) -> None:
         write_json(work / "run.json", {"run_id": run.run_id})
 
 
-def make_trainer(
-    config: NetworkConfig, callbacks: list[pl.Callback], *, work: Path
-) -> pl.Trainer:
+def make_trainer(config: NetworkConfig, callbacks: list[pl.Callback], *, work: Path) -> pl.Trainer:
     """Build Lightning's Trainer; `config.trainer` goes to it as it is.
 
     Raises:
@@ -219,7 +218,10 @@ def fit(
     with warnings.catch_warnings():
         # Lightning advises more loading workers than the cores have room for beside training.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*consider setting `persistent_workers.*")
+        # Frozen norms are meant to stay in eval mode; the rest is Lightning's own upkeep.
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
+        warnings.filterwarnings("ignore", ".*LeafSpec.*")
+        warnings.filterwarnings("ignore", ".*`weights_only` was not set.*")
         trainer.fit(module, datamodule=pictures, ckpt_path=resumed, weights_only=True)
     if config.optimizer.ema_decay > 0:
         average.swap(module.network)

@@ -206,7 +206,7 @@ def show(sample: Sample, view: View, *, visible_min: float) -> Sample:
     Objects outside the window are gone; those of which less than `visible_min` is left are
     ignored. A cut outline gets the box of what is left of it.
     """
-    import albumentations as A  # noqa: N812
+    import albumentations as A
     import cv2
 
     x0, y0, x1, y1 = view.window
@@ -230,7 +230,7 @@ def show(sample: Sample, view: View, *, visible_min: float) -> Sample:
         bboxes=sample.boxes,
         index=np.arange(len(sample.boxes)),
         keypoints=sample.keypoints[..., :2].reshape(-1, 2),
-        **({"masks": [sample.masks[i].astype(np.uint8) for i in outlined]} if outlined else {}),
+        **({"masks": [_as_uint8(sample.masks[i]) for i in outlined]} if outlined else {}),
     )
     masks = dict(zip(outlined, result.get("masks", []), strict=True))
     index = np.array(result["index"], dtype=np.int64).reshape(-1)
@@ -251,6 +251,10 @@ def show(sample: Sample, view: View, *, visible_min: float) -> Sample:
     ).select(index)
     boxes = np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4)
     return _fit_boxes(replace(shown, boxes=boxes), visible[index])
+
+
+def _as_uint8(mask: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+    return np.asarray(mask, dtype=np.uint8)
 
 
 def _visible(sample: Sample, row: int, window: tuple[int, int, int, int]) -> float:
@@ -290,7 +294,7 @@ class Photometry:
     """Changes of light and quality; seeded for each picture, so that any order gives the same."""
 
     def __init__(self, config: AugmentationConfig) -> None:
-        import albumentations as A  # noqa: N812
+        import albumentations as A
 
         self.transforms = [
             # Darker reaches further than brighter: night is commoner than glare.
@@ -303,9 +307,7 @@ class Photometry:
             A.ImageCompression(quality_range=(35, 90), p=config.compression),
         ]
 
-    def __call__(
-        self, pixels: NDArray[np.uint8], rng: np.random.Generator
-    ) -> NDArray[np.uint8]:
+    def __call__(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """Return the changed picture, uint8 (H, W, 3)."""
         for transform in self.transforms:
             # One seed for all, as Compose would give, makes all draws the same.

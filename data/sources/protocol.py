@@ -87,8 +87,9 @@ class Labels:
         objects = tuple(
             LabelledObject(**{**o, "box_xyxy": tuple(o["box_xyxy"])}) for o in plain.pop("objects")
         )
-        words = {k: tuple(plain.pop(k)) for k in ("labelled", "partial", "problems")}
-        return cls(objects=objects, **words, **plain)
+        for name in ("labelled", "partial", "problems"):
+            plain[name] = tuple(plain[name])
+        return cls(objects=objects, **plain)
 
 
 @dataclass(frozen=True)

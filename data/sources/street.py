@@ -41,8 +41,7 @@ class StreetSource:
         """Return one entry per scene, sequence by sequence."""
         length = self._config.sequence_length
         return [
-            Entry(f"{n // length:06d}/{n % length:03d}", self.id)
-            for n in range(surveyed["scenes"])
+            Entry(f"{n // length:06d}/{n % length:03d}", self.id) for n in range(surveyed["scenes"])
         ]
 
     def read(self, entry: Entry) -> Found:

@@ -46,20 +46,20 @@ class StreetConfig:
         jpeg_quality: Quality at which pictures are saved, 1 to 100.
     """
 
-    scenes: int = 480
+    scenes: int = 720
     sequence_length: int = 2
     width: int = 512
     height: int = 320
     seed: int = 0
-    near_people: float = 4.4
+    near_people: float = 3.0
     far_people: float = 1.5
-    near_vehicles: float = 4.3
+    near_vehicles: float = 2.8
     far_vehicles: float = 1.0
     far_m: float = 45.0
     near_scale: float = 1.0
     lookalikes: float = 5.0
     empty_share: float = 0.08
-    occlusion: float = 0.1
+    occlusion: float = 0.05
     edge_cut_share: float = 0.15
     profile_share: float = 0.15
     away_share: float = 0.15

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data.street.canvas import Canvas, Painted, Pixels
 
-HIDDEN_MAX = {"face": 0.6, "license_plate": 0.6, "person": 0.7, "vehicle": 0.6}
+HIDDEN_MAX = {"face": 0.6, "license_plate": 0.6, "person": 0.6, "vehicle": 0.6}
 """Hidden by others by more than this share, an object singles nobody out: `identifiable` is
 False."""
 CUT_MAX = {"face": 0.6, "license_plate": 0.6, "person": 0.85, "vehicle": 0.85}

@@ -114,9 +114,7 @@ def test_a_person_below_the_heads_threshold_gives_none(make_bundle: Make) -> Non
 
 
 def test_a_face_and_its_head_are_one_find_with_the_better_score() -> None:
-    both = finds(
-        [[10, 10, 20, 20], [11, 10, 21, 20]], [0.6, 0.9], ["mask_rcnn", "keypoint_rcnn"]
-    )
+    both = finds([[10, 10, 20, 20], [11, 10, 21, 20]], [0.6, 0.9], ["mask_rcnn", "keypoint_rcnn"])
     merged = merge_heads(both, iou=0.5)
     np.testing.assert_array_equal(merged.boxes_xyxy, [[10, 10, 20, 20]])
     np.testing.assert_array_equal(merged.merged_xyxy, [[11, 10, 21, 20]])
@@ -124,16 +122,12 @@ def test_a_face_and_its_head_are_one_find_with_the_better_score() -> None:
 
 
 def test_a_head_beside_a_face_stays_a_find() -> None:
-    both = finds(
-        [[10, 10, 20, 20], [40, 10, 50, 20]], [0.6, 0.9], ["mask_rcnn", "keypoint_rcnn"]
-    )
+    both = finds([[10, 10, 20, 20], [40, 10, 50, 20]], [0.6, 0.9], ["mask_rcnn", "keypoint_rcnn"])
     assert len(merge_heads(both, iou=0.5)) == 2
 
 
 def test_a_find_below_its_threshold_takes_no_part_in_merging(constant_bundle: Bundle) -> None:
-    both = finds(
-        [[10, 10, 20, 20], [11, 10, 21, 20]], [0.4, 0.9], ["mask_rcnn", "keypoint_rcnn"]
-    )
+    both = finds([[10, 10, 20, 20], [11, 10, 21, 20]], [0.4, 0.9], ["mask_rcnn", "keypoint_rcnn"])
     assert apply_card(both, constant_bundle.card).sources == ("keypoint_rcnn",)
     assert len(above_thresholds(Detections.empty(), constant_bundle.card)) == 0
 

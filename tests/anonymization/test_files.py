@@ -30,7 +30,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     write_json(target, {"a": 1})
     with pytest.raises(ValueError, match="Out of range float"):
         write_json(target, {"a": float("nan")})
-    assert read_json(target) == {"a": 1} and len(list(tmp_path.iterdir())) == 1
+    assert read_json(target) == {"a": 1}
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_another_schema_version_is_refused_by_number(tmp_path: Path) -> None:

@@ -102,11 +102,14 @@ def test_an_object_at_the_last_row_and_column_is_hidden_to_the_edge(
     pixels = noise(64, 64)
     finds = one([44, 44, 84, 84], np.ones((28, 28)))
     hidden = obscured_mask(finds, taxonomy(spec), 64, 64)
-    assert hidden[63, 60] and hidden[60, 63] and hidden[63, 63]
+    assert hidden[63, 60]
+    assert hidden[60, 63]
+    assert hidden[63, 63]
     done = obscure(pixels, finds, taxonomy(spec), seed=0)
     last_row = (done[63, 54:] != pixels[63, 54:]).any(axis=1)
     last_column = (done[54:, 63] != pixels[54:, 63]).any(axis=1)
-    assert last_row.mean() > 0.85 and last_column.mean() > 0.85
+    assert last_row.mean() > 0.85
+    assert last_column.mean() > 0.85
 
 
 @pytest.mark.parametrize("method", ["blur", "pixelate", "solid"])
@@ -152,7 +155,10 @@ def test_nothing_outside_of_the_regions_changes() -> None:
     done = obscure(pixels, finds, taxonomy(spec), seed=0)
     changed = (done != pixels).any(axis=2)
     rows, columns = np.nonzero(changed)
-    assert rows.min() >= 1 and rows.max() <= 39 and columns.min() >= 1 and columns.max() <= 39
+    assert rows.min() >= 1
+    assert rows.max() <= 39
+    assert columns.min() >= 1
+    assert columns.max() <= 39
 
 
 def test_a_second_object_brings_nothing_back_that_the_first_hid() -> None:
@@ -176,7 +182,8 @@ def test_a_merged_head_is_hidden_with_its_face() -> None:
         merged_xyxy=np.array([[14, 10, 26, 20]], np.float32),
     )
     hidden = obscured_mask(finds, taxonomy(PLATE), 40, 40)
-    assert hidden[10:20, 10:26].all() and hidden.sum() == 160
+    assert hidden[10:20, 10:26].all()
+    assert hidden.sum() == 160
 
 
 def test_a_class_that_is_only_detected_stays_clear() -> None:
@@ -192,7 +199,8 @@ def test_any_channels_and_depth_are_obscured(shape: tuple[int, ...], kind: type)
     top = np.iinfo(kind).max
     pixels = np.random.default_rng(0).integers(0, top, shape, dtype=kind)
     done = obscure(pixels, one([4, 4, 20, 20]), taxonomy(PLATE), seed=0)
-    assert done.dtype == kind and done.shape == shape
+    assert done.dtype == kind
+    assert done.shape == shape
     assert (done[4:20, 4:20] != pixels[4:20, 4:20]).mean() > 0.9
     np.testing.assert_array_equal(done[20:], pixels[20:])
 

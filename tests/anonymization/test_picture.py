@@ -19,7 +19,10 @@ def gradient(mode: str = "RGB", size: tuple[int, int] = SIZE) -> Image.Image:
     x = np.linspace(0, 255, width)[None, :].repeat(height, 0)
     y = np.linspace(0, 255, height)[:, None].repeat(width, 1)
     rgb = Image.fromarray(np.stack([x, y, 255 - x], 2).astype(np.uint8))
-    return rgb.convert(mode)
+    image = rgb.convert(mode)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(rgb.convert("L"))
+    return image
 
 
 def written(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -150,7 +153,9 @@ def test_pixels_are_upright_and_the_file_keeps_its_orientation(orientation: int)
     picture = decode(source)
     from PIL import ImageOps
 
-    np.testing.assert_array_equal(picture.pixels, np.asarray(ImageOps.exif_transpose(reopened(source))))
+    np.testing.assert_array_equal(
+        picture.pixels, np.asarray(ImageOps.exif_transpose(reopened(source)))
+    )
     result = reopened(encode(picture, picture.native))
     assert result.getexif()[0x0112] == orientation
     np.testing.assert_array_equal(np.asarray(result), np.asarray(gradient()))
@@ -211,9 +216,7 @@ def test_palettes_are_widened(mode: str) -> None:
 def test_jpeg_keeps_tables_subsampling_and_progression(subsampling: int, quality: int) -> None:
     from PIL import JpegImagePlugin
 
-    source = written(
-        gradient(), "JPEG", quality=quality, subsampling=subsampling, progressive=True
-    )
+    source = written(gradient(), "JPEG", quality=quality, subsampling=subsampling, progressive=True)
     picture = decode(source)
     result = reopened(encode(picture, picture.native))
     assert result.quantization == reopened(source).quantization  # type: ignore[attr-defined]

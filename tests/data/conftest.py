@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.collection import State, collect
 from data.sources.opening import CollectionConfig, open_sources
 from data.survey import survey
-from PIL import Image
 
 
 @pytest.fixture

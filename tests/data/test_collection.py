@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Dataset
 from data.collection import CollectionError, State, derive
@@ -29,7 +30,9 @@ def manifest() -> Manifest:
     return Manifest.read(COLLECTED / MANIFEST)
 
 
-def test_a_second_run_touches_only_what_is_new(coco_set: Callable[..., Path], collected: Run) -> None:
+def test_a_second_run_touches_only_what_is_new(
+    coco_set: Callable[..., Path], collected: Run
+) -> None:
     coco_set([1, 2])
     collected()
     before = {p.name: p.stat().st_mtime_ns for p in PICTURES.iterdir()}
@@ -56,7 +59,10 @@ def test_an_expired_picture_leaves(coco_set: Callable[..., Path], collected: Run
     image = {"id": 1, "file_name": "images/1.png", "width": 80, "height": 64}
     coco_set([1, 2])
     collected()
-    images = [{**image, "retain_until": "2001-01-01"}, {**image, "id": 2, "file_name": "images/2.png"}]
+    images = [
+        {**image, "retain_until": "2001-01-01"},
+        {**image, "id": 2, "file_name": "images/2.png"},
+    ]
     coco_set([1, 2], images=images)
     collected()
     assert [p.origin for p in manifest().pictures] == ["images/2.png"]
@@ -82,7 +88,9 @@ def bomb() -> bytes:
     """A PNG of 60,000 x 60,000 pixels in a few hundred bytes."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
@@ -101,7 +109,12 @@ def test_what_cannot_be_decoded_is_listed_and_left_out(
     (root / "empty.jpg").write_bytes(b"")
     collected("folder", root)
     assert [p.origin for p in manifest().pictures] == ["good.png"]
-    assert [r.origin for r in manifest().rejected] == ["bomb.png", "cut.jpg", "empty.jpg", "text.jpg"]
+    assert [r.origin for r in manifest().rejected] == [
+        "bomb.png",
+        "cut.jpg",
+        "empty.jpg",
+        "text.jpg",
+    ]
     assert all(r.reason for r in manifest().rejected)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from data.coco import mask_to_rle
 from data.sources.coco import CocoSource, coco_folders
 from data.sources.coco_objects import annotation_to_object, rle_runs
-from data.sources.protocol import Labels, SourceError
+from data.sources.protocol import Labels, SourceError, UnreadableEntryError
 
 GOOD = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 6, 20, 30]}
 
@@ -101,3 +102,10 @@ def test_a_broken_file_is_refused_by_name(
 def test_a_folder_without_sets_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"expected annotations\.json"):
         coco_folders(tmp_path)
+
+
+def test_a_name_that_leads_out_of_the_set_is_not_read(coco_set: Callable[..., Path]) -> None:
+    image = {"id": 1, "file_name": "../first/images/1.png", "width": 80, "height": 64}
+    source = CocoSource(coco_set([1], images=[image]))
+    with pytest.raises(UnreadableEntryError, match="leads out of the source folder"):
+        source.read(source.entries(source.survey())[0])

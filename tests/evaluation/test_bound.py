@@ -88,7 +88,8 @@ def test_the_command_prints_the_bound() -> None:
 def test_the_command_refuses_more_recalled_than_there_are() -> None:
     run = [sys.executable, "-m", "evaluation.bound", "5", "3"]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and done.stderr.startswith("error: recalled 5")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: recalled 5")
 
 
 def test_simulated_clusters_have_the_recall_and_correlation_that_were_asked_for() -> None:

@@ -66,7 +66,8 @@ def test_a_perfect_model_recalls_everything_and_hides_nothing_else() -> None:
 def test_a_model_that_finds_nothing_recalls_nothing() -> None:
     plate = summary(judged(Detections.empty()))["classes"]["license_plate"]
     assert plate["detected"]["recall"] == plate["covered"]["recall"] == 0.0
-    assert plate["precision"] is None and plate["ap"] == 0.0
+    assert plate["precision"] is None
+    assert plate["ap"] == 0.0
 
 
 def test_half_found_beside_one_stray_find_gives_the_values_worked_out_by_hand() -> None:
@@ -75,7 +76,9 @@ def test_half_found_beside_one_stray_find_gives_the_values_worked_out_by_hand() 
     found = summary(judged(finds([PLATES[0], stray, low], [0.9, 0.7, 0.2])))
     plate = found["classes"]["license_plate"]
     assert plate["detected"]["recall"] == plate["covered"]["recall"] == 0.5
-    assert plate["precision"] == 0.5 and plate["finds"] == 2 and plate["false_finds"] == 1
+    assert plate["precision"] == 0.5
+    assert plate["finds"] == 2
+    assert plate["false_finds"] == 1
     assert found["false_finds_per_picture"]["by_class"] == {"license_plate": 1.0, "vehicle": 0.0}
     # 400 px of the stray find over the 10,000 of the picture less two plates of 800.
     assert found["non_object_share_obscured"]["value"] == pytest.approx(400 / 8400)
@@ -87,7 +90,8 @@ def test_half_found_beside_one_stray_find_gives_the_values_worked_out_by_hand() 
 def test_an_object_found_in_part_is_detected_but_not_covered() -> None:
     part = (10.0, 10.0, 40.0, 30.0)
     plate = summary(judged(finds([part, PLATES[1]], [0.9, 0.9])))["classes"]["license_plate"]
-    assert plate["detected"]["recalled"] == 2 and plate["covered"]["recalled"] == 1
+    assert plate["detected"]["recalled"] == 2
+    assert plate["covered"]["recalled"] == 1
 
 
 def test_a_writer_that_writes_the_picture_as_it_was_covers_nothing_and_is_named() -> None:
@@ -151,7 +155,7 @@ def test_an_empty_reference_is_refused_by_name() -> None:
 
 def test_a_picture_held_twice_is_refused_by_name() -> None:
     one = dataset().images[0]
-    with pytest.raises(TruthError, match="holds picture a+ twice"):
+    with pytest.raises(TruthError, match=r"holds picture a+ twice"):
         check_reference(Dataset((one, one), ()), "reference")
 
 

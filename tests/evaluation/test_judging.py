@@ -158,7 +158,7 @@ def through_jpeg(pixels: np.ndarray) -> np.ndarray:
 
 
 def test_a_score_above_one_is_refused_by_name() -> None:
-    with pytest.raises(MatchingError, match="find 1 in picture street-7 has score 2.0"):
+    with pytest.raises(MatchingError, match=r"find 1 in picture street-7 has score 2\.0"):
         check_detections(finds("face", [SQUARE, SQUARE], [0.5, 2.0]), "street-7")
 
 

@@ -136,7 +136,9 @@ def test_a_cropped_truth_equals_the_whole_one(geometry: str, segmentation: Any) 
 
 
 def test_a_box_outside_the_picture_is_refused_by_name() -> None:
-    with pytest.raises(PatchError, match="annotation 7 of image 3 .* outside the picture of 50x40"):
+    with pytest.raises(
+        PatchError, match=r"annotation 7 of image 3 .* outside the picture of 50x40"
+    ):
         annotation_to_patch(Annotation(7, 3, "x", (60, 0, 70, 9)), "box", height=40, width=50)
 
 

@@ -103,3 +103,10 @@ def test_each_network_reads_its_own_settings_only(stages):
     training = next(command for command in commands() if command.stage == "training")
     assert "training.${item}" in parameters_of(training)
     assert "training" not in parameters_of(training)
+
+
+def test_overrides_stand_together_at_the_end_of_each_command(stages):
+    # Hydra's argparse takes overrides in one run only: an option between two of them ends it.
+    for command in commands():
+        if command.stage != "config":
+            assert command.text.startswith(f"python -m {command.module} ${{frozen}}")

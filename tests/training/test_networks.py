@@ -18,7 +18,10 @@ from training.errors import BackboneError, NetworkConfigError, TrainedNetworkErr
 from training.export import export_onnx, output_names  # noqa: E402
 from training.networks import Network, build_network, load_network, save_network  # noqa: E402
 
-CLASSES = {"mask_rcnn": ("face", "person", "license_plate", "vehicle"), "keypoint_rcnn": ("person",)}
+CLASSES = {
+    "mask_rcnn": ("face", "person", "license_plate", "vehicle"),
+    "keypoint_rcnn": ("person",),
+}
 
 
 def restless(name: str, *, finds: bool) -> Network:
@@ -79,8 +82,19 @@ def test_the_exported_graph_finds_what_torch_finds(tmp_path: Path, name: str, fi
         found = session.run(output_names(network), {"image": image.numpy()})
         assert (len(found[0]) > 0) == finds
         assert [f.shape for f in found] == [e.shape for e in expected]
-        for ours, theirs in zip(found, expected, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=2e-2)
+        np.testing.assert_allclose(found[1], expected[1], atol=1e-4)
+        if finds:
+            assert same_finds(found, expected) >= 0.97
+
+
+def same_finds(found: list[Any], expected: list[Any]) -> float:
+    """Share of finds whose boxes, labels and maps agree, whatever order ties came in."""
+    apart = np.abs(found[0][:, None] - expected[0][None]).max(2)
+    apart += 1e6 * (found[2][:, None] != expected[2][None])
+    partner = apart.argmin(1)
+    near = apart.min(1) < 0.05
+    maps = np.abs(found[3] - expected[3][partner]).reshape(len(near), -1).max(1) < 1e-2
+    return float((near & maps).mean())
 
 
 def test_a_saved_network_finds_the_same_when_read_again(tmp_path: Path) -> None:
@@ -98,7 +112,7 @@ def test_a_folder_with_broken_weights_is_refused_with_the_next_step(tmp_path: Pa
     save_network(restless("mask_rcnn", finds=True), tmp_path)
     (tmp_path / "weights.safetensors").write_bytes(b"half")
 
-    with pytest.raises(TrainedNetworkError, match="cannot be loaded.*Train again"):
+    with pytest.raises(TrainedNetworkError, match=r"cannot be loaded.*Train again"):
         load_network(tmp_path)
 
 

@@ -1,0 +1,279 @@
+"""Training goes on after a kill, names what breaks it, and is alone at its work."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("pytorch_lightning")
+
+import pytorch_lightning as pl  # noqa: E402
+from PIL import Image as PillowImage  # noqa: E402
+
+from anonymization.taxonomy import ClassSpec, Taxonomy  # noqa: E402
+from data.coco import Annotation, Dataset, Image  # noqa: E402
+from training import run as training_run  # noqa: E402
+from training.config import (  # noqa: E402
+    BackboneConfig,
+    HeadConfig,
+    InputConfig,
+    LoadingConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    RecallConfig,
+)
+from training.errors import (  # noqa: E402
+    NetworkConfigError,
+    NonFiniteLossError,
+    TrainingDataError,
+)
+from training.loading import Pictures, usable  # noqa: E402
+from training.module import TrainingModule, rate_share  # noqa: E402
+from training.networks import build_network  # noqa: E402
+from training.recall import recalled  # noqa: E402
+from training.work import digest, locked  # noqa: E402
+
+TAXONOMY = Taxonomy(
+    {
+        "sign": ClassSpec(geometry="box", shape="box", identifiable_px=8),
+        "ball": ClassSpec(geometry="ellipse", shape="ellipse", identifiable_px=8),
+    }
+)
+
+
+def small_config(**changes: Any) -> NetworkConfig:
+    config = NetworkConfig(
+        backbone=BackboneConfig(channels=32),
+        heads=HeadConfig(box_features=64, samples=64, map_channels=[32]),
+        input=InputConfig(long_side=128),
+        optimizer=OptimizerConfig(warmup_steps=5, ema_decay=0.9),
+        loading=LoadingConfig(batch_size=2, workers=0, cache_mb=50),
+        recall=RecallConfig(every_epochs=0),
+        epochs=2,
+        trainer={"enable_progress_bar": False, "accelerator": "cpu"},
+    )
+    return replace(config, **changes)
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Dataset:
+    """Eight pictures with a red rectangle and a green disc each."""
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number in range(8):
+        pixels = rng.integers(60, 90, (96, 128, 3)).astype(np.uint8)
+        x, y = int(rng.integers(2, 20)), int(rng.integers(2, 50))
+        pixels[y : y + 16, x : x + 40] = (220, 30, 30)
+        cx, cy = int(rng.integers(90, 105)), int(rng.integers(20, 70))
+        rows, columns = np.ogrid[:96, :128]
+        pixels[(rows - cy) ** 2 + (columns - cx) ** 2 <= 144] = (30, 220, 30)
+        name = f"picture{number}.png"
+        PillowImage.fromarray(pixels).save(tmp_path / name)
+        images.append(Image(number, f"{number:064d}", name, 128, 96, labelled=TAXONOMY.names))
+        boxes = {"sign": (x, y, x + 40, y + 16), "ball": (cx - 12, cy - 12, cx + 13, cy + 13)}
+        for kind, box in boxes.items():
+            annotations.append(Annotation(len(annotations), number, kind, box))
+    return Dataset(tuple(images), tuple(annotations))
+
+
+@pytest.fixture
+def pictures(drawn: Dataset, tmp_path: Path) -> Callable[[NetworkConfig], Pictures]:
+    def make(config: NetworkConfig) -> Pictures:
+        return Pictures(
+            drawn,
+            drawn,
+            tmp_path,
+            network="mask_rcnn",
+            classes=TAXONOMY.names,
+            taxonomy=TAXONOMY,
+            config=config,
+            seed=1,
+        )
+
+    return make
+
+
+def fit(config: NetworkConfig, pictures: Pictures, work: Path) -> Any:
+    return training_run.fit(
+        "mask_rcnn", config, pictures, work=work, seed=1, on_metrics=lambda metrics, step: None
+    )
+
+
+class Stop(pl.Callback):
+    """Stands for a kill in the second epoch."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
+    pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config()
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole, course = fit(config, pictures(config), tmp_path / "whole")
+
+    plain = training_run.make_trainer
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            training_run,
+            "make_trainer",
+            lambda c, callbacks, work: plain(c, [*callbacks, Stop()], work=work),
+        )
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            fit(config, pictures(config), tmp_path / "killed")
+    assert (tmp_path / "killed" / "last.ckpt").is_file()
+    resumed, again = fit(config, pictures(config), tmp_path / "killed")
+
+    pairs = zip(whole.network.parameters(), resumed.network.parameters(), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
+    assert [row["loss"] for row in again.rows] == pytest.approx(
+        [row["loss"] for row in course.rows]
+    )
+
+
+@pytest.mark.slow
+def test_eight_pictures_are_learnt_by_heart(pictures: Any, tmp_path: Path) -> None:
+    config = small_config(
+        epochs=30, recall=RecallConfig(every_epochs=30, pictures=0, score_min=0.3), lr=2e-3
+    )
+
+    _, course = fit(config, pictures(config), tmp_path)
+
+    assert course.rows[-1]["recall"] == {"sign": 1.0, "ball": 1.0}
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_pictures_named(
+    pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config()
+    real = TrainingModule.training_step
+
+    def broken(self: TrainingModule, batch: dict[str, Any], index: int) -> Any:
+        with torch.no_grad():
+            self.network.heads.box_predictor.scores.bias.fill_(float("nan"))
+        return real(self, batch, index)
+
+    monkeypatch.setattr(TrainingModule, "training_step", broken)
+    with pytest.raises(NonFiniteLossError, match=r"not finite at step 0 .*picture\d\.png, pict"):
+        fit(config, pictures(config), tmp_path)
+
+
+def test_trainer_arguments_that_are_ours_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(NetworkConfigError, match=r"training.trainer.max_epochs is set by this"):
+        training_run.make_trainer(small_config(trainer={"max_epochs": 3}), [], work=tmp_path)
+
+
+def test_a_trainer_argument_that_lightning_lacks_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(NetworkConfigError, match=r"Lightning refuses .*devicse"):
+        training_run.make_trainer(small_config(trainer={"devicse": 3}), [], work=tmp_path)
+
+
+def test_pictures_without_the_networks_classes_are_refused(drawn: Dataset, tmp_path: Path) -> None:
+    bare = Dataset(tuple(replace(i, labelled=()) for i in drawn.images), drawn.annotations)
+    with pytest.raises(TrainingDataError, match="none of 8 training pictures can teach mask_rcnn"):
+        Pictures(
+            bare,
+            drawn,
+            tmp_path,
+            network="mask_rcnn",
+            classes=TAXONOMY.names,
+            taxonomy=TAXONOMY,
+            config=small_config(),
+            seed=1,
+        )
+
+
+@pytest.mark.parametrize(
+    ("labelled", "points", "with_object", "used", "reason"),
+    [
+        (("ball",), True, True, True, "labelled, with keypoints"),
+        (("ball",), False, True, False, "a person without keypoints"),
+        (("ball",), False, False, True, "nobody in it: all background"),
+        ((), True, True, False, "persons unlabelled"),
+    ],
+)
+def test_the_keypoint_network_takes_pictures_that_can_teach_it(
+    labelled: tuple[str, ...], points: bool, with_object: bool, used: bool, reason: str
+) -> None:
+    image = Image(0, "0" * 64, "a.png", 9, 9, labelled, ("sign",), points)
+    objects = (Annotation(0, 0, "ball", (0, 0, 5, 5)),) if with_object else ()
+
+    found = usable(Dataset((image,), objects), network="keypoint_rcnn", classes=("ball",))
+
+    assert bool(found) == used, reason
+
+
+def _hold(path: Path, held: Any) -> None:
+    with locked(path, on_wait=lambda process: None):
+        held.set()
+        time.sleep(1.0)
+
+
+def test_a_second_training_waits_for_the_first_and_names_its_process(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    path = tmp_path / "training.lock"
+    first = context.Process(target=_hold, args=(path, held))
+    first.start()
+    assert held.wait(60)
+    waited: list[str] = []
+
+    with locked(path, on_wait=waited.append):
+        pass
+
+    first.join()
+    assert waited == [str(first.pid)]
+
+
+def test_the_work_folder_is_another_one_when_settings_or_data_change(tmp_path: Path) -> None:
+    data = tmp_path / "train.json"
+    data.write_text("one")
+    first = digest({"lr": 1}, [data])
+
+    assert digest({"lr": 1}, [data]) == first
+    assert digest({"lr": 2}, [data]) != first
+    data.write_text("two")
+    assert digest({"lr": 1}, [data]) != first
+
+
+def test_the_learning_rate_warms_up_and_ends_at_its_share() -> None:
+    config = OptimizerConfig(warmup_steps=10, final_share=0.1)
+
+    shares = [rate_share(step, steps=110, config=config) for step in (0, 9, 60, 110)]
+
+    assert shares == pytest.approx([0.1, 1.0, 0.55, 0.1])
+
+
+def test_recall_is_counted_one_to_one() -> None:
+    truth = torch.tensor([[0.0, 0, 10, 10], [20.0, 0, 30, 10]])
+    twice_the_first = truth[[0, 0]]
+    scores = torch.tensor([0.9, 0.8])
+
+    assert recalled(truth, truth, scores, iou_min=0.5) == 2, "perfect"
+    assert recalled(truth, truth[:0], scores[:0], iou_min=0.5) == 0, "nothing found"
+    assert recalled(truth, twice_the_first, scores, iou_min=0.5) == 1, "by hand"
+
+
+def test_a_network_step_of_the_module_is_the_networks_own_loss(pictures: Any) -> None:
+    config = small_config()
+    data = pictures(config)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    network = build_network("mask_rcnn", config, TAXONOMY.names).train()
+
+    losses = network(batch["images"].float() / 255, batch["targets"])
+
+    assert set(losses) == {"rpn_class", "rpn_box", "box_class", "box", "mask"}
+    assert batch["images"].shape[2] % 32 == 0 and batch["images"].shape[3] % 32 == 0
