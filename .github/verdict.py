@@ -1,58 +1,73 @@
-"""Prints the verdict of the last turn as Markdown, from reports/: for people and pull requests."""
+"""Prints the verdict of the last turn as Markdown, from reports/: for people and pull requests.
+
+Standard library only: it runs where nothing is installed.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-REPORTS = Path(sys.argv[1] if len(sys.argv) > 1 else "reports")
-
-
-def read(name: str) -> dict[str, Any] | None:
-    """Return a report, or None where the loop has not written it yet."""
-    path = REPORTS / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
 
 def number(value: float | None) -> str:
-    """Return a share with four digits; what was not measured is said to be so."""
-    return "not measured" if value is None else f"{value:.4f}"
+    """Return a number with four decimals, or a dash where there is none."""
+    return "–" if value is None else f"{value:.4f}".rstrip("0").rstrip(".")
 
 
-def rows(evaluation: dict[str, Any]) -> list[str]:
-    """Return the table of recalls, one row per class and sense."""
-    lines = [
-        f"On the {evaluation['split']} set, {evaluation['pictures']} pictures:",
-        "",
-        "| class | sense | recalled | recall | lower bound |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, values in evaluation["classes"].items():
-        for sense in ("detected", "covered"):
-            part = values[sense]
-            bound = (part.get("lower_bound") or {}).get("bound")
-            lines.append(
-                f"| {name} | {sense} | {part['recalled']} of {part['total']} "
-                f"| {number(part['recall'])} | {number(bound)} |"
-            )
-    return lines
+def headline(promotion: dict[str, Any]) -> str:
+    """Return the outcome and what it means for the alias."""
+    outcome = promotion["outcome"]
+    if promotion["forecast"]:
+        return f"**{outcome}** (a forecast, measured on {promotion['split']}: no alias moves)"
+    if outcome == "PROMOTED" and promotion["version"]:
+        return f"**PROMOTED** as version {promotion['version']}"
+    return f"**{outcome}**: the champion stays where it was"
 
 
-def main() -> None:
-    """Print what the reports say."""
-    promotion, evaluation = read("promotion.json"), read("evaluation.json")
-    if promotion is None:
+def table(criteria: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield one row per criterion, failed ones marked."""
+    yield "| | criterion | class | sense | value | lower bound | limit | in words |"
+    yield "| --- | --- | --- | --- | ---: | ---: | ---: | --- |"
+    for row in criteria:
+        words = row["reason"].replace("|", "/").replace("\n", " ")
+        cells = [
+            "ok" if row["passed"] else "**NO**",
+            row["name"].replace("_", " "),
+            row["class_name"] or "",
+            row["sense"] or "",
+            *(number(row[key]) for key in ("value", "bound", "limit")),
+            words,
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def told(promotion: dict[str, Any]) -> Iterator[str]:
+    """Yield the verdict, line by line."""
+    yield headline(promotion)
+    yield ""
+    failed = [row for row in promotion["criteria"] if not row["passed"]]
+    if failed:
+        yield f"{len(failed)} of {len(promotion['criteria'])} criteria failed:"
+        yield ""
+        yield from (f"- {row['reason']}" for row in failed)
+        yield ""
+    yield from table(promotion["criteria"])
+    yield ""
+    yield f"This reference set has judged {promotion['models_judged']} model(s)."
+    yield from (f"\n> warning: {warning}" for warning in promotion["warnings"])
+
+
+def main(reports: Path) -> None:
+    """Print what `promotion.json` says."""
+    path = reports / "promotion.json"
+    if not path.is_file():
         print("No verdict yet: `make loop` has not been run to its end on this revision.")
         return
-    verdict = promotion["verdict"]
-    print(f"**Verdict: {verdict if isinstance(verdict, str) else verdict['verdict']}**\n")
-    for reason in promotion.get("reasons") or []:
-        print(f"- {reason}")
-    if evaluation is not None:
-        print("\n" + "\n".join(rows(evaluation)))
+    print("\n".join(told(json.loads(path.read_text(encoding="utf-8")))))
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "reports"))

@@ -31,6 +31,8 @@ from anonymization.taxonomy import Taxonomy, TaxonomyError
 SCHEMA_VERSION = 1
 CARD = "card.json"
 VERDICT = "verdict.json"
+VERDICTS = "verdicts"
+"""Folder beside a bundle in which the loop leaves one verdict per bundle digest."""
 MASK_NETWORK = "mask_rcnn"
 KEYPOINT_NETWORK = "keypoint_rcnn"
 NETWORKS = (MASK_NETWORK, KEYPOINT_NETWORK)
@@ -400,12 +402,16 @@ def _read_graph(folder: Path, graph: GraphCard) -> bytes:
 
 
 def read_verdict(folder: Path, digest: str) -> Verdict | None:
-    """Read `verdict.json` beside a bundle; None where there is none.
+    """Read the verdict on a bundle; None where there is none.
+
+    It is `verdict.json` in the bundle, as shipped, or `verdicts/<digest>.json` beside it, where
+    the loop leaves it: the bundle there is an output whose bytes must stay.
 
     Raises:
         VerdictError: If it cannot be read or names another digest.
     """
-    path = folder / VERDICT
+    shipped, beside = folder / VERDICT, folder.absolute().parent / VERDICTS / f"{digest}.json"
+    path = shipped if shipped.exists() else beside
     if not path.exists():
         return None
     try:

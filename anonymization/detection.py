@@ -415,12 +415,13 @@ def merge_heads(detections: Detections, *, iou: float) -> Detections:
     is_head = np.array([s == KEYPOINT_NETWORK for s in detections.sources], bool)
     scores, merged = detections.scores.copy(), detections.merged_xyxy.copy()
     kept = np.ones(len(detections), bool)
-    overlaps = box_iou(detections.boxes_xyxy, detections.boxes_xyxy)
-    for head in np.flatnonzero(is_head):
+    heads = np.flatnonzero(is_head)
+    overlaps = box_iou(detections.boxes_xyxy[heads], detections.boxes_xyxy)
+    for head, overlap in zip(heads, overlaps, strict=True):
         same = ~is_head & (detections.class_ids == detections.class_ids[head])
-        free = same & np.isnan(merged[:, 0]) & (overlaps[head] >= iou)
+        free = same & np.isnan(merged[:, 0]) & (overlap >= iou)
         if free.any():
-            face = int(np.argmax(np.where(free, overlaps[head], -1)))
+            face = int(np.argmax(np.where(free, overlap, -1)))
             merged[face] = detections.boxes_xyxy[head]
             scores[face] = max(scores[face], scores[head])
             kept[head] = False

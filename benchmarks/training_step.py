@@ -94,7 +94,7 @@ def torchvision_network(config: NetworkConfig) -> torch.nn.Module:
         mask_head=MaskRCNNHeads(config.backbone.channels, layers, 1),
         mask_predictor=MaskRCNNPredictor(layers[-1], layers[-1], len(CLASSES) + 1),
     )
-    return network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last).train()  # type: ignore[no-any-return]
 
 
 class BareLoop:

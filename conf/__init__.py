@@ -15,12 +15,14 @@ tools that only want to know the folder should not wait for them.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast, get_type_hints
 
@@ -29,6 +31,8 @@ from conf.schema import ConfigError, section
 __all__ = ["ConfigError", "compose", "section", "stage"]
 
 FOLDER = Path(__file__).parent
+LOCKS = Path("artifacts/.work")
+"""Where running stages hold a file each; no output of a stage."""
 PACKAGES = ("annotation", "anonymization", "conf", "data", "evaluation", "training")
 
 
@@ -153,6 +157,42 @@ def ending_in_one_line(main: Callable[[], None]) -> None:
         sys.exit(error.exit_code)
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process runs this stage in this repository.
+
+    Killing DVC leaves the program of its stage running. The next turn starts that stage again,
+    and DVC would take the outputs of one while the other still writes them. The system lets go
+    of the lock when its holder ends, however it ends; the file stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip()
+            text = "process %s of an earlier turn runs this stage still; waiting for it (kill %s)"
+            logging.getLogger(__name__).warning(text, holder, holder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def lock_of(main: Callable[..., None], sections: Mapping[str, Any]) -> Path:
+    """Return the file that a running stage holds.
+
+    A section that is a word says on which part of the work a stage runs (`network`), and parts
+    run beside each other.
+    """
+    module = Path(inspect.getfile(main)).with_suffix("")
+    package = module.parent.name
+    parts = [word for word in sections.values() if isinstance(word, str)]
+    return LOCKS / ("-".join([package, module.name, *parts]) + ".lock")
+
+
 def stage(main: Callable[..., None]) -> Stage:
     """Make a function the entry point of a stage."""
 
@@ -164,7 +204,9 @@ def stage(main: Callable[..., None]) -> Stage:
         tree = _tree_of_command_line()
         if tree is not None:
             log_to_stderr()
-            main(**arguments(tree, sections()))
+            given = arguments(tree, sections())
+            with alone(lock_of(main, given)):
+                main(**given)
 
     @functools.wraps(main)
     def entry() -> None:

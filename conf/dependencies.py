@@ -7,6 +7,8 @@ Code: every first-party module that a stage's entry point imports, directly or n
 functions. Files, not folders, so that DVC neither serves a result of older code nor trains again
 for a change in drawing. Left out are modules that hold nothing but a docstring, imports for type
 checkers only, and `conf`: what it hands to a stage is tracked value by value, as parameters.
+A stage that always runs gets none: they would decide nothing, and DVC reads and writes dvc.lock
+in plain Python at each such stage, which is most of the time of a turn with nothing to do.
 
 Settings: the sections that the entry point names as its parameters. `network` is left out, as it
 stands on the command line, and so is `tracking`: where runs are recorded changes no result.
@@ -165,7 +167,8 @@ def _update(name: str, stage: Any) -> None:
     deps = stage["deps"]
     for position in reversed([i for i, path in enumerate(deps) if is_code(path)]):
         del deps[position]
-    for position, path in enumerate(code_of(command.module)):
+    code = [] if stage.get("always_changed") else code_of(command.module)
+    for position, path in enumerate(code):
         deps.insert(position, path)
     parameters = parameters_of(command)
     if parameters and list(stage.get("params", [])) != parameters:

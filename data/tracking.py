@@ -300,7 +300,7 @@ def _params() -> dict[str, str]:
     path = Path("params.yaml")
     if not path.is_file():
         return {}
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     return flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
 

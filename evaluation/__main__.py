@@ -177,7 +177,7 @@ def _write_artifacts(
     taxonomy: Taxonomy,
     config: EvaluationConfig,
 ) -> None:
-    from anonymization.files import folder_in_one_step, write_json
+    from anonymization.files import folder_in_one_step, sha256_of_file, write_json
     from data.layout import EVALUATED, PICTURES
     from data.tracking import loaded_code
     from evaluation.report import write_report
@@ -192,6 +192,7 @@ def _write_artifacts(
         }
         finds = [row.to_dict() for result in results for row in result.finds]
         write_json(folder / "objects.json", {**head, **objects}, indent=None)
+        summary["objects_sha256"] = sha256_of_file(folder / "objects.json")
         write_json(folder / "detections.json", {**head, "detections": finds}, indent=None)
         write_report(
             folder,

@@ -1,20 +1,23 @@
 """Step 8, promotion: the gate, and the alias in the MLflow registry.
 
 Reads reports/evaluation.json, reports/validation.json, artifacts/bundle and
-artifacts/evaluated/objects.json; writes reports/promotion.json, and after a promotion
-artifacts/promoted, the bundle with its verdict, ready to ship. The stage always runs, so that the
-alias follows the checked-out revision. A refusal is a successful run.
+artifacts/evaluated/objects.json; writes reports/promotion.json, the verdict on the bundle under
+artifacts/verdicts, where the anonymizer looks for it, and after a promotion artifacts/promoted,
+the bundle with its verdict, ready to ship. The stage always runs, so that the alias follows the
+checked-out revision. A refusal is a successful run.
 
 By hand: `python -m evaluation.registry` (history, rollback, override).
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anonymization.errors import BlurloopError
 from anonymization.files import (
@@ -27,7 +30,7 @@ from anonymization.files import (
 )
 from anonymization.taxonomy import Taxonomy
 from conf import stage
-from data.layout import ARTIFACTS, BUNDLE, EVALUATED, PREPARED, REPORTS, WORK
+from data.layout import ARTIFACTS, BUNDLE, PREPARED, REFERENCE, REPORTS, WORK
 from data.tracking import (
     TrackingConfig,
     changed_code,
@@ -40,59 +43,117 @@ from data.tracking import (
     stage_run,
     tracking_uri,
 )
-from evaluation.gate import (
-    PROMOTED,
-    Champion,
-    Criterion,
-    PromotionConfig,
-    Verdict,
-    judge,
+from evaluation.binding import (
+    OBJECTS,
+    bundle_is_judged,
+    check_binding,
+    evaluated_code,
+    measure_digest,
 )
+from evaluation.config import EvaluationConfig
+from evaluation.gate import PROMOTED, Champion, Criterion, PromotionConfig, Verdict, judge
+
+if TYPE_CHECKING:
+    from anonymization.bundle import Bundle
+    from data.coco import Dataset
 
 EVALUATION = REPORTS / "evaluation.json"
 VALIDATION = REPORTS / "validation.json"
 REPORT = REPORTS / "promotion.json"
-OBJECTS = EVALUATED / "objects.json"
 SHIPPED = ARTIFACTS / "promoted"
 STATE = WORK / "promotion.json"
-SCHEMA_VERSION = 1
+ATTEMPTS = 3
+"""How often a bundle is judged again because another loop moved the alias meanwhile."""
+
+log = logging.getLogger(__name__)
 
 
 class PromotionError(BlurloopError):
     """A result changed while the alias was about to move."""
 
 
+class ChampionMovedError(PromotionError):
+    """Another loop moved the alias while this one judged."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sections that promotion reads."""
+
+    promotion: PromotionConfig
+    evaluation: EvaluationConfig
+    taxonomy: Taxonomy
+    tracking: TrackingConfig
+    seed: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the steps before left to be judged.
+
+    Attributes:
+        evaluation: `reports/evaluation.json`.
+        validation: `reports/validation.json`.
+        rows: `artifacts/evaluated/objects.json`.
+        forecast: Whether this is an experiment, in which no alias moves.
+    """
+
+    evaluation: Mapping[str, Any]
+    validation: Mapping[str, Any]
+    rows: Mapping[str, Any]
+    forecast: bool
+
+    @staticmethod
+    def read() -> Turn:
+        """Read them from where the steps leave them."""
+        evaluation = read_json(EVALUATION)
+        forecast = experiment_name() is not None or evaluation.get("split") != "reference"
+        return Turn(evaluation, read_json(VALIDATION), read_json(OBJECTS), forecast)
+
+    @property
+    def bundle(self) -> str:
+        """Digest of the bundle that was evaluated."""
+        return str(self.evaluation.get("bundle_digest"))
+
+
 @stage
 def main(
-    promotion: PromotionConfig, taxonomy: Taxonomy, tracking: TrackingConfig, seed: int
+    promotion: PromotionConfig,
+    evaluation: EvaluationConfig,
+    taxonomy: Taxonomy,
+    tracking: TrackingConfig,
+    seed: int,
 ) -> None:
     """Judge the evaluated bundle, record the verdict and move the alias."""
-    inputs = input_digest(promotion, taxonomy, tracking)
+    settings = Settings(promotion, evaluation, taxonomy, tracking, seed)
+    inputs = input_digest(settings)
     if not is_settled(inputs):
-        promote(promotion, taxonomy, tracking, inputs=inputs, seed=seed)
-        settle(input_digest(promotion, taxonomy, tracking))
-    report = read_json(REPORT)
-    print(report["text"])  # noqa: T201
+        promote(settings, inputs=inputs)
+        settle(input_digest(settings))
+    print(read_json(REPORT)["text"])  # noqa: T201
 
 
-def input_digest(promotion: PromotionConfig, taxonomy: Taxonomy, tracking: TrackingConfig) -> str:
+def input_digest(settings: Settings) -> str:
     """Return the digest of all that the verdict rests on."""
-    paths = (EVALUATION, VALIDATION, OBJECTS, BUNDLE, PREPARED / "reference.json")
+    paths = (EVALUATION, VALIDATION, OBJECTS, BUNDLE, PREPARED / "reference.json", REFERENCE)
     code = Path(__file__).parent
+    own = ("binding", "gate", "paired", "promotion", "registry", "serving")
+    changed = changed_code(evaluated_code(read_json(EVALUATION))) if EVALUATION.is_file() else []
     values = {
-        "settings": [asdict(promotion), taxonomy.to_dict(), asdict(tracking)],
+        "settings": [
+            asdict(settings.promotion),
+            asdict(settings.evaluation),
+            settings.taxonomy.to_dict(),
+            asdict(settings.tracking),
+            settings.seed,
+        ],
         "experiment": experiment_name(),
         "uri": tracking_uri(),
-        "code": [sha256_of_file(code / f"{name}.py") for name in ("gate", "paired", "promotion")],
-        "changed": changed_code(_evaluated_code()),
+        "code": [sha256_of_file(code / f"{name}.py") for name in own],
+        "changed": changed,
         **{str(path): digest_of(path) if path.exists() else None for path in paths},
     }
     return sha256_of_json(values)
-
-
-def _evaluated_code() -> dict[str, str]:
-    files = read_json(EVALUATION).get("code_files")
-    return dict(files) if isinstance(files, Mapping) else {}
 
 
 def _registry_state() -> list[int] | None:
@@ -127,97 +188,74 @@ def settle(inputs: str) -> None:
     )
 
 
-def check_binding(
-    evaluation: Mapping[str, Any], rows: Mapping[str, Any], taxonomy: Taxonomy
-) -> list[Criterion]:
-    """Check that bundle, thresholds, reference set and code are those that were evaluated."""
-    from anonymization.bundle import Bundle, BundleError
-    from data.coco import Dataset
+def load_champion(client: Any, settings: Settings, turn: Turn, version: Any) -> Champion:
+    """Return what a champion did on this reference set, measured again where that changed."""
+    from evaluation.registry import artifact_json
 
-    def same(name: str, judged: Any, present: Any, remedy: str) -> Criterion:
-        passed = judged is not None and judged == present
-        said = (
-            "is the one that was evaluated" if passed else f"was {judged}, is {present}; {remedy}"
-        )
-        return Criterion(name, passed, f"{name} {said}"[:600])
-
-    again = "run dvc repro --force evaluation"
-    try:
-        card = Bundle.load(BUNDLE).card
-    except BundleError as error:
-        return [Criterion("bundle", False, str(error))]
-    split = "reference" if evaluation.get("split") == "reference" else "val"
-    try:
-        reference = Dataset.read(PREPARED / f"{split}.json", taxonomy).digest(taxonomy)
-    except BlurloopError as error:
-        return [Criterion("reference", False, str(error))]
-    digests = ("bundle_digest", "reference_digest")
-    changed = changed_code(_evaluated_code())
-    known = bool(evaluation.get("code_revision")) and bool(_evaluated_code())
-    code = "code is the one that evaluated" if known else "evaluation names no code"
-    if changed:
-        code = f"code changed since the evaluation: {', '.join(changed)[:300]}; {again}"
-    return [
-        same("bundle", evaluation.get("bundle_digest"), card.digest, again),
-        same("thresholds", evaluation.get("thresholds"), dict(card.thresholds), again),
-        same("reference", evaluation.get("reference_digest"), reference, again),
-        same(
-            "objects", [evaluation.get(d) for d in digests], [rows.get(d) for d in digests], again
-        ),
-        Criterion("code", known and not changed, code),
-    ]
-
-
-def load_champion(
-    client: Any, config: PromotionConfig, reference_digest: str, taxonomy: Taxonomy, *, seed: int
-) -> Champion | None:
-    """Return what the champion did on this reference set, measured again where that changed."""
-    from evaluation.registry import artifact_json, champion_version
-
-    version = champion_version(client, config.model, config.alias)
-    if version is None:
-        return None
-    tags = version.tags
-    if tags.get("reference_digest") == reference_digest:
-        stored = artifact_json(client, version.run_id, "objects.json")
-        objects, classes = stored["objects"], stored["classes"]
-    else:
-        objects, classes = evaluate_again(client, version, taxonomy, seed=seed)
+    objects: list[dict[str, Any]] = []
+    classes: tuple[str, ...] = ()
+    if version.tags.get("bundle_digest") != turn.bundle:
+        run_id = version.tags.get("judged_run") or version.run_id
+        stored = artifact_json(client, run_id, "objects.json")
+        if stored.get("measure") == measure_digest(turn.evaluation, settings.taxonomy):
+            objects, classes = stored["objects"], tuple(stored["classes"])
+        else:
+            log.info("judging version %s, the champion, on this reference set", version.version)
+            objects, classes = evaluate_again(client, version, settings)
     return Champion(
         version=str(version.version),
-        bundle_digest=str(tags.get("bundle_digest")),
-        reference_digest=reference_digest,
+        bundle_digest=str(version.tags.get("bundle_digest")),
+        reference_digest=str(turn.evaluation.get("reference_digest")),
         objects=objects,
         classes=classes,
     )
 
 
 def evaluate_again(
-    client: Any, version: Any, taxonomy: Taxonomy, *, seed: int
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Judge a registered bundle on the present reference set; return its rows and gated classes."""
+    client: Any, version: Any, settings: Settings
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Judge a registered bundle on the present reference set; return its rows and classes."""
     import tempfile
 
     from anonymization.bundle import Bundle
     from data.coco import Dataset
     from evaluation.__main__ import evaluate
-    from evaluation.config import EvaluationConfig
 
-    dataset = Dataset.read(PREPARED / "reference.json", taxonomy)
+    dataset = Dataset.read(PREPARED / "reference.json", settings.taxonomy)
     with tempfile.TemporaryDirectory() as work:
         folder = client.download_artifacts(version.run_id, "model/artifacts/bundle", work)
         bundle = Bundle.load(folder)
-        results = evaluate(bundle, dataset, taxonomy, EvaluationConfig(), seed=seed)
-        rows = [row.to_dict() for result in results for row in result.objects]
-    return rows, list(bundle.card.taxonomy.gated)
+    known, taxonomy = as_known_to(bundle, dataset, settings.taxonomy)
+    results = evaluate(bundle, known, taxonomy, settings.evaluation, seed=settings.seed)
+    rows = [row.to_dict() for result in results for row in result.objects]
+    return rows, taxonomy.names
 
 
-def models_judged(client: Any, experiment: str, evaluation: Mapping[str, Any]) -> int:
+def as_known_to(bundle: Bundle, dataset: Dataset, taxonomy: Taxonomy) -> tuple[Dataset, Taxonomy]:
+    """Return truth and taxonomy without the classes that a bundle does not find, in its order.
+
+    A class number in a bundle's finds is a position in its own taxonomy.
+    """
+    own = bundle.card.taxonomy
+    classes = {name: taxonomy.classes.get(name, own[name]) for name in own.names}
+    images = [
+        replace(
+            image,
+            labelled=tuple(n for n in image.labelled if n in classes),
+            partial=tuple(n for n in image.partial if n in classes),
+        )
+        for image in dataset.images
+    ]
+    annotations = [a for a in dataset.annotations if a.class_name in classes]
+    return type(dataset)(tuple(images), tuple(annotations)), replace(own, classes=classes)
+
+
+def models_judged(client: Any, experiment: str, turn: Turn) -> int:
     """Return how many models this reference set had judged when it first judged this one.
 
     Counted to the first judgement, so that judging an old revision again says the same.
     """
-    digest = evaluation.get("reference_digest")
+    digest = turn.evaluation.get("reference_digest")
     query = f"tags.`blurloop.judged_on` = '{digest}'"
     runs = client.search_runs(
         [experiment], filter_string=query, order_by=["attributes.start_time ASC"]
@@ -225,159 +263,183 @@ def models_judged(client: Any, experiment: str, evaluation: Mapping[str, Any]) -
     seen: list[str] = []
     for run in runs:
         bundle = run.data.tags.get("blurloop.judged")
-        if bundle == evaluation.get("bundle_digest"):
+        if bundle == turn.bundle:
             break
         if bundle and bundle not in seen:
             seen.append(bundle)
     return len(seen) + 1
 
 
-def promote(
-    config: PromotionConfig,
-    taxonomy: Taxonomy,
-    tracking: TrackingConfig,
-    *,
-    inputs: str,
-    seed: int,
-) -> None:
-    """Judge, record, and move the alias where the verdict says so."""
-    evaluation, validation = read_json(EVALUATION), read_json(VALIDATION)
-    rows = read_json(OBJECTS)
-    binding = check_binding(evaluation, rows, taxonomy)
-    gated, objects = taxonomy.gated, rows.get("objects", [])
-    forecast = experiment_name() is not None or evaluation.get("split") != "reference"
-    if not tracking.enabled:
+def promote(settings: Settings, *, inputs: str) -> None:
+    """Judge, record, and move the alias where the verdict says so.
+
+    Args:
+        settings: The sections that promotion reads.
+        inputs: `input_digest` from before anything was read.
+
+    Raises:
+        PromotionError: If a result changed meanwhile, or other loops keep moving the alias.
+    """
+    turn = Turn.read()
+    if not settings.tracking.enabled:
         unbound = Criterion("registry", False, "tracking.enabled is false, so no alias can move")
-        verdict = judge(
-            evaluation,
-            validation,
-            None,
-            config,
-            gated=gated,
-            objects=objects,
-            binding=[*binding, unbound],
-        )
-        _write_report(verdict, evaluation, run_id=None, version=None)
+        _write(_verdict(settings, turn, binding=[unbound]), turn, run_id=None, version=None)
         return
     client = open_client()
-    experiment = experiment_id(client, tracking.experiment)
-    known = None if forecast else _promoted_before(client, config, evaluation)
-    if known is not None and "rolled_back" in known.tags:
-        said = f"version {known.version} was rolled back by {known.tags['rolled_back']}"
-        binding.append(Criterion("rollback", False, said))
-    champion = None
-    if not forecast and known is None:
-        digest = str(evaluation.get("reference_digest"))
-        champion = load_champion(client, config, digest, taxonomy, seed=seed)
+    experiment = experiment_id(client, settings.tracking.experiment)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _judge_and_move(client, experiment, settings, turn, inputs)
+            return
+        except ChampionMovedError as error:
+            if attempt == ATTEMPTS:
+                raise
+            log.info("%s; judging again", error)
+
+
+def _verdict(settings: Settings, turn: Turn, **more: Any) -> Verdict:
+    """Judge a turn; `more` are further arguments of `gate.judge`."""
+    bound = check_binding(turn.evaluation, turn.rows, settings.taxonomy, seed=settings.seed)
+    more["binding"] = [*bound, *more.get("binding", [])]
     verdict = judge(
-        evaluation,
-        validation,
-        champion,
-        config,
-        gated=gated,
-        objects=objects,
-        models_judged=1 if forecast else models_judged(client, experiment, evaluation),
-        binding=binding,
+        turn.evaluation,
+        turn.validation,
+        more.pop("champion", None),
+        settings.promotion,
+        gated=settings.taxonomy.gated,
+        objects=turn.rows.get("objects", []),
+        **more,
     )
-    with stage_run("promotion", tracking, params=asdict(config)) as run:
-        _record(run, verdict, rows, gated, forecast=forecast)
+    return replace(verdict, forecast=turn.forecast)
+
+
+def _judge_and_move(
+    client: Any, experiment: str, settings: Settings, turn: Turn, inputs: str
+) -> None:
+    from evaluation.registry import champion_version
+
+    config = settings.promotion
+    seen = champion_version(client, config.model, config.alias)
+    verdict = _verdict(settings, turn, **_circumstances(client, experiment, settings, turn, seen))
+    with _recorded(client, experiment, settings, turn, verdict) as run_id:
         version = None
-        if verdict.outcome == PROMOTED and not forecast:
+        if verdict.outcome == PROMOTED and not turn.forecast:
             with registry_lock():
-                _check_unchanged(client, config, champion, inputs, taxonomy, tracking)
-                version = _move(client, config, verdict, evaluation, experiment, str(run.run_id))
-            _ship(verdict, evaluation)
-        _write_report(verdict, evaluation, run_id=run.run_id, version=version)
-        run.log_artifact(REPORT)
+                _check_unchanged(client, settings, turn, seen, inputs)
+                version = _move(client, settings, verdict, turn, experiment, run_id)
+            _ship(verdict, turn)
+        _write(verdict, turn, run_id=run_id, version=version)
 
 
-def _promoted_before(
-    client: Any, config: PromotionConfig, evaluation: Mapping[str, Any]
-) -> Any | None:
+def _circumstances(
+    client: Any, experiment: str, settings: Settings, turn: Turn, seen: Any | None
+) -> dict[str, Any]:
+    """Return what the registry knows: the champion to beat, or the earlier promotion."""
+    from evaluation.registry import artifact_json
+
+    if turn.forecast:
+        return {}
+    found: dict[str, Any] = {"models_judged": models_judged(client, experiment, turn)}
+    known = _promoted_before(client, settings.promotion, turn)
+    if known is None:
+        if seen is not None:
+            found["champion"] = load_champion(client, settings, turn, seen)
+        return found
+    run_id = known.tags.get("judged_run") or known.run_id
+    criteria = artifact_json(client, run_id, "verdict.json")["criteria"]
+    found["compared"] = [Criterion(**c) for c in criteria if c["name"] == "champion"]
+    if "rolled_back" in known.tags:
+        said = f"version {known.version} was rolled back by {known.tags['rolled_back']}"
+        found["binding"] = [Criterion("rollback", False, said)]
+    return found
+
+
+def _promoted_before(client: Any, config: PromotionConfig, turn: Turn) -> Any | None:
     """Return the version that the gate promoted for this bundle on this reference set, or None.
 
     It was compared with the champion of its day: checking out an old revision brings it back.
     """
     from evaluation.registry import version_of_bundle
 
-    found = version_of_bundle(client, config.model, str(evaluation.get("bundle_digest")))
+    found = version_of_bundle(client, config.model, turn.bundle)
     if found is None or found.tags.get("outcome") != PROMOTED:
         return None
-    same = found.tags.get("reference_digest") == evaluation.get("reference_digest")
+    same = found.tags.get("reference_digest") == turn.evaluation.get("reference_digest")
     return found if same else None
 
 
 def _check_unchanged(
-    client: Any,
-    config: PromotionConfig,
-    champion: Champion | None,
-    inputs: str,
-    taxonomy: Taxonomy,
-    tracking: TrackingConfig,
+    client: Any, settings: Settings, turn: Turn, seen: Any | None, inputs: str
 ) -> None:
     """Check under the lock that what was judged is what is there.
 
     Raises:
-        PromotionError: If a file changed, or another loop moved the alias since.
+        PromotionError: If a file changed.
+        ChampionMovedError: If another loop moved the alias, or set it for the first time.
     """
     from evaluation.registry import champion_version
 
-    if input_digest(config, taxonomy, tracking) != inputs:
+    if input_digest(settings) != inputs:
         raise PromotionError("a result changed while it was judged; run dvc repro again")
-    present = champion_version(client, config.model, config.alias)
-    if champion is not None and (present is None or str(present.version) != champion.version):
-        raise PromotionError(
-            f"another loop moved {config.model}@{config.alias} from version {champion.version} "
-            "while this one was judged; run dvc repro again to be compared with the new one"
+    model, alias = settings.promotion.model, settings.promotion.alias
+    present = champion_version(client, model, alias)
+    if present is not None and present.tags.get("bundle_digest") == turn.bundle:
+        return
+    before, now = (None if v is None else str(v.version) for v in (seen, present))
+    if before != now:
+        raise ChampionMovedError(
+            f"another loop moved {model}@{alias} from version {before} to {now} while this one "
+            "was judged; run dvc repro again to be compared with the new one"
         )
 
 
 def _move(
-    client: Any,
-    config: PromotionConfig,
-    verdict: Verdict,
-    evaluation: Mapping[str, Any],
-    experiment: str,
-    run_id: str,
+    client: Any, settings: Settings, verdict: Verdict, turn: Turn, experiment: str, run_id: str
 ) -> str:
     from evaluation.registry import move_alias, register
 
-    said = shipped_verdict(verdict, evaluation)
-    version = register(client, config.model, run_id=run_id, bundle=BUNDLE, verdict=said)
-    move_alias(
-        client,
-        config.model,
-        config.alias,
-        str(version.version),
-        experiment=experiment,
-        reason="promoted by the gate",
-        name="gate",
-    )
+    model, alias = settings.promotion.model, settings.promotion.alias
+    said = shipped_verdict(verdict, turn)
+    version = register(client, model, run_id=run_id, bundle=BUNDLE, verdict=said)
+    by = {"experiment": experiment, "reason": "promoted by the gate", "name": "gate"}
+    move_alias(client, model, alias, str(version.version), **by)
     return str(version.version)
 
 
-def shipped_verdict(verdict: Verdict, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def shipped_verdict(verdict: Verdict, turn: Turn) -> dict[str, Any]:
     """Return the content of `verdict.json`, which stands beside the bundle."""
     classes = {
         name: {sense: values.get(sense) for sense in ("detected", "covered")}
-        for name, values in (evaluation.get("classes") or {}).items()
+        for name, values in (turn.evaluation.get("classes") or {}).items()
     }
     return verdict.to_dict() | verdict.binding | {"classes": classes}
 
 
-def _record(
-    run: Any,
-    verdict: Verdict,
-    rows: Mapping[str, Any],
-    gated: Sequence[str],
-    *,
-    forecast: bool,
-) -> None:
+@contextmanager
+def _recorded(
+    client: Any, experiment: str, settings: Settings, turn: Turn, verdict: Verdict
+) -> Iterator[str]:
+    """Give the id of the run that records a verdict; the same verdict is recorded once."""
+    digest = sha256_of_json(verdict.to_dict())
+    query = f"tags.`blurloop.verdict` = '{digest}' and attributes.status = 'FINISHED'"
+    order = ["attributes.start_time ASC"]
+    earlier = client.search_runs([experiment], query, order_by=order, max_results=1)
+    if earlier:
+        yield str(earlier[0].info.run_id)
+        return
+    with stage_run("promotion", settings.tracking, params=asdict(settings.promotion)) as run:
+        _record(run, settings, turn, verdict)
+        yield str(run.run_id)
+        run.log_artifact(REPORT)
+        run.set_tag("blurloop.verdict", digest)
+
+
+def _record(run: Any, settings: Settings, turn: Turn, verdict: Verdict) -> None:
     """Record a verdict in MLflow, a refusal as fully as a promotion."""
     run.set_tag("verdict", verdict.outcome)
-    run.set_tag("forecast", str(forecast).lower())
+    run.set_tag("forecast", str(turn.forecast).lower())
     run.set_tag("reasons", "; ".join(verdict.reasons)[:5000])
-    if not forecast:
+    if not turn.forecast:
         run.set_tag("blurloop.judged_on", str(verdict.binding["reference_digest"]))
         run.set_tag("blurloop.judged", str(verdict.binding["bundle_digest"]))
     names = ("/".join(filter(None, (c.name, c.class_name, c.sense))) for c in verdict.criteria)
@@ -386,25 +448,34 @@ def _record(
     run.log_metrics({f"gate/{name}/bound": c.bound for name, c in pairs})
     run.log_dict(verdict.to_dict(), "verdict.json")
     run.log_text(verdict.to_text() + "\n", "verdict.txt")
-    run.log_dict({"objects": rows.get("objects", []), "classes": list(gated)}, "objects.json")
+    objects = {
+        "objects": turn.rows.get("objects", []),
+        "classes": list(settings.taxonomy.names),
+        "measure": measure_digest(turn.evaluation, settings.taxonomy),
+    }
+    run.log_dict(objects, "objects.json")
     for path in (EVALUATION, VALIDATION):
         run.log_artifact(path)
 
 
-def _ship(verdict: Verdict, evaluation: Mapping[str, Any]) -> None:
+def _ship(verdict: Verdict, turn: Turn) -> None:
     """Leave the bundle with its verdict; DVC's own output must stay as it was hashed."""
+    from anonymization.bundle import VERDICT
+
     with folder_in_one_step(SHIPPED) as folder:
         for path in sorted(BUNDLE.iterdir()):
             shutil.copy2(path, folder / path.name)
-        write_json(folder / "verdict.json", shipped_verdict(verdict, evaluation))
+        write_json(folder / VERDICT, shipped_verdict(verdict, turn))
 
 
-def _write_report(
-    verdict: Verdict, evaluation: Mapping[str, Any], *, run_id: str | None, version: str | None
-) -> None:
-    values = shipped_verdict(verdict, evaluation)
-    text = verdict.to_text()
-    write_json(REPORT, values | {"run_id": run_id, "version": version, "text": text})
+def _write(verdict: Verdict, turn: Turn, *, run_id: str | None, version: str | None) -> None:
+    """Write the report, and the verdict to where the anonymizer finds it; no forecast is one."""
+    from anonymization.bundle import VERDICTS
+
+    values = shipped_verdict(verdict, turn)
+    if not turn.forecast and bundle_is_judged(verdict.criteria):
+        write_json(BUNDLE.parent / VERDICTS / f"{turn.bundle}.json", values)
+    write_json(REPORT, values | {"run_id": run_id, "version": version, "text": verdict.to_text()})
 
 
 if __name__ == "__main__":

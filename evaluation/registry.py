@@ -76,11 +76,19 @@ def save_model(folder: Path, bundle: Path, verdict: Mapping[str, Any]) -> None:
 def register(
     client: Any, model: str, *, run_id: str, bundle: Path, verdict: Mapping[str, Any]
 ) -> Any:
-    """Register a bundle as a version of the model; one that is registered keeps its version."""
+    """Register a bundle as a version of the model; one that is registered keeps its version.
+
+    Its tags say what the latest judgement was and which run (`judged_run`) holds its objects.
+    """
     from mlflow.exceptions import MlflowException
 
     found = version_of_bundle(client, model, str(verdict["bundle_digest"]))
+    keys = ("bundle_digest", "reference_digest", "code_revision", "outcome")
+    tags = {key: str(verdict[key]) for key in keys} | {"judged_run": run_id}
     if found is not None:
+        for key, value in tags.items():
+            if found.tags.get(key) != value:
+                client.set_model_version_tag(model, found.version, key, value)
         return found
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "model"
@@ -92,8 +100,6 @@ def register(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
-    keys = ("bundle_digest", "reference_digest", "code_revision", "outcome")
-    tags = {key: str(verdict[key]) for key in keys}
     return client.create_model_version(model, source=source, run_id=run_id, tags=tags)
 
 

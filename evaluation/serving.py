@@ -2,7 +2,8 @@
 
 `mlflow models serve -m models:/anonymizer@champion` takes `{"inputs": ["<base64 picture>", ...]}`
 and answers with one record per picture: `picture` (base64 PNG, anonymized) and `detections`.
-`mlflow.pyfunc.load_model(...).predict` also takes bytes and uint8 arrays of shape (H, W, 3).
+`mlflow.pyfunc.load_model(...).predict` takes the same list. Python programs that hold pixels use
+`anonymization.anonymizer.Anonymizer`.
 """
 
 from __future__ import annotations
@@ -10,42 +11,48 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from typing import Any
+from typing import Any, TypedDict
 
 import mlflow
 from mlflow.pyfunc.model import PythonModel
 
 
-def to_pixels(value: Any) -> Any:
-    """Return uint8 RGB pixels, shape (H, W, 3), of a base64 text, encoded bytes or an array.
+class Record(TypedDict):
+    """What is answered for one picture.
+
+    Attributes:
+        picture: Base64 text of the anonymized picture, PNG.
+        detections: `class`, `score`, `box_xyxy` (picture pixels) and `source` of each find.
+    """
+
+    picture: str
+    detections: list[dict[str, Any]]
+
+
+def to_pixels(text: str) -> Any:
+    """Return uint8 RGB pixels, shape (H, W, 3), of a picture file's base64 text.
 
     Raises:
-        ValueError: If it is none of these. MLflow's server answers it as a bad request.
+        ValueError: If it is no base64. MLflow's server answers it as a bad request.
+        PictureError: If it is no picture, or an unsafe one.
     """
     import tempfile
     from pathlib import Path
 
-    import numpy as np
-
     from anonymization.picture import read_picture
 
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3:
-        return value
-    if isinstance(value, str):
-        try:
-            value = base64.b64decode(value, validate=True)
-        except binascii.Error as error:
-            raise ValueError(f"a picture is not base64: {error}") from error
-    if not isinstance(value, bytes):
-        raise ValueError(f"a picture is {type(value).__name__}; expected base64, bytes or uint8")
+    try:
+        content = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"a picture is not base64: {error}") from error
     # The safe reader works on files: limits, orientation and format checks are its own.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture"
-        path.write_bytes(value)
+        path.write_bytes(content)
         return read_picture(path).pixels
 
 
-def to_record(image: Any, names: tuple[str, ...]) -> dict[str, Any]:
+def to_record(image: Any, names: tuple[str, ...]) -> Record:
     """Return an anonymized image and its finds as plain types."""
     from PIL import Image
 
@@ -77,18 +84,12 @@ class ServedAnonymizer(PythonModel):  # type: ignore[misc,unused-ignore]
         self.anonymizer = Anonymizer.from_bundle(context.artifacts["bundle"])
         self.names = Bundle.load(context.artifacts["bundle"]).card.taxonomy.names
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Anonymize each picture; one that fails fails the whole request, so none leaks.
-
-        Without type hints: MLflow would take one as the schema of the only input it accepts.
-        """
+    def predict(
+        self, context: Any, model_input: list[str], params: dict[str, Any] | None = None
+    ) -> list[Record]:
+        """Anonymize each picture; one that fails fails the whole request, so none leaks."""
         del context, params  # MLflow's interface; the pictures are all that is used
-        values = model_input
-        if hasattr(values, "columns"):
-            values = values.iloc[:, 0].tolist()
-        elif getattr(values, "ndim", 0) == 3 or isinstance(values, str | bytes):
-            values = [values]
-        return [to_record(self.anonymizer(to_pixels(value)), self.names) for value in values]
+        return [to_record(self.anonymizer(to_pixels(text)), self.names) for text in model_input]
 
 
 mlflow.models.set_model(ServedAnonymizer())

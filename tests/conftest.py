@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,6 +132,12 @@ def make_repository(path: Path) -> Repository:
     repository.run("git", "init", "--quiet", "--initial-branch=main")
     repository.commit("copy of the working tree")
     return repository
+
+
+@pytest.fixture(scope="session")
+def new_repository() -> Callable[[Path], Repository]:
+    """Makes copies of the working tree; for fixtures that live longer than one test."""
+    return make_repository
 
 
 @pytest.fixture

@@ -180,7 +180,26 @@ def build_backbone(config: BackboneConfig, *, pretrained: bool) -> Backbone:
             f"backbone {config.name!r} is unknown; expected tf_efficientnet_lite0, "
             f"{', '.join(TORCHVISION)}, or timm/<name>"
         )
-    return Backbone(body, _channels_and_strides(body, config), config, stats)
+    channels = _channels_and_strides(body, config)
+    if pretrained:
+        freeze_up_to(body, config.frozen_stride)
+    return Backbone(body, channels, config, stats)
+
+
+def freeze_up_to(body: nn.Module, stride: int) -> None:
+    """Stop training the layers whose maps have this stride or a smaller one."""
+    side = 128
+
+    def freeze(module: nn.Module, _: Any, out: Any) -> None:
+        if isinstance(out, Tensor) and out.ndim == 4 and side // out.shape[-1] <= stride:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+    hooks = [module.register_forward_hook(freeze) for module in body.modules()]
+    with torch.no_grad():
+        body.eval()(torch.zeros(1, 3, side, side))
+    for hook in hooks:
+        hook.remove()
 
 
 def _channels_and_strides(body: nn.Module, config: BackboneConfig) -> list[int]:

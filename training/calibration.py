@@ -176,7 +176,7 @@ def _thresholds(evidence: ClassEvidence, goal: Goal) -> Floats:
     scores = np.concatenate([evidence.detected_at, evidence.covered_at.ravel()])
     scores = scores[np.isfinite(scores) & (scores >= goal.threshold_min)]
     steps = np.unique(np.concatenate([np.floor(scores * 1000) / 1000, [goal.threshold_min]]))
-    return steps[steps >= goal.threshold_min][::-1]
+    return np.asarray(steps[steps >= goal.threshold_min][::-1], dtype=np.float64)
 
 
 def _likely(recalled_at: Floats, thresholds: Floats, goal: Goal) -> Floats:
@@ -188,11 +188,12 @@ def _likely(recalled_at: Floats, thresholds: Floats, goal: Goal) -> Floats:
 
 def _false_finds(evidence: ClassEvidence, thresholds: Floats) -> Floats:
     counts = (evidence.false_scores[None, :] >= thresholds[:, None]).sum(axis=1)
-    return counts / max(evidence.labelled_pictures, 1)
+    return np.asarray(counts / max(evidence.labelled_pictures, 1), dtype=np.float64)
 
 
 def _share_at(recalled_at: Floats, thresholds: Floats) -> Floats:
-    return (recalled_at[None, :] >= thresholds[:, None]).sum(axis=1) / len(recalled_at)
+    counts = (recalled_at[None, :] >= thresholds[:, None]).sum(axis=1)
+    return np.asarray(counts / len(recalled_at), dtype=np.float64)
 
 
 def _best(

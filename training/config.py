@@ -43,6 +43,8 @@ class BackboneConfig:
             a batch holds here), `trained` learns them.
         strides: Strides of the levels that enter the pyramid; one more is pooled on top.
         channels: Channels of each level of the pyramid.
+        frozen_stride: Layers whose maps have this stride or a smaller one keep their pretrained
+            weights; 0 trains all. Early layers hold edges and colours, and cost most to train.
     """
 
     name: str = "tf_efficientnet_lite0"
@@ -50,6 +52,7 @@ class BackboneConfig:
     norm: str = "frozen"
     strides: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
     channels: int = 96
+    frozen_stride: int = 0
 
     def __post_init__(self) -> None:
         _require(self.norm in NORMS, "backbone.norm", self.norm, " or ".join(NORMS))

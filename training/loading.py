@@ -86,7 +86,7 @@ class PictureSet(Dataset[dict[str, Any]]):
 
     def warm(self, limit_bytes: int) -> None:
         """Decode pictures into memory until the limit, in the order of the list."""
-        from tqdm import tqdm  # type: ignore[import-untyped]
+        from tqdm import tqdm
 
         used = 0
         with ThreadPoolExecutor(2) as pool:

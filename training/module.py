@@ -34,6 +34,8 @@ def parameter_groups(network: Network, config: NetworkConfig) -> list[dict[str, 
     """Split parameters by learning rate, and leave biases and scales without weight decay."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         share = config.optimizer.backbone_lr_share if name.startswith("backbone.body.") else 1
         lr = config.lr * share
         decay = config.optimizer.weight_decay if parameter.ndim > 1 else 0.0

@@ -18,9 +18,14 @@ def test_a_folder_replaces_the_old_one_only_when_the_block_ends_well(tmp_path: P
     target = tmp_path / "out"
     with folder_in_one_step(target) as work:
         (work / "a").write_text("1")
-    with pytest.raises(RuntimeError, match="stop"), folder_in_one_step(target) as work:
-        (work / "b").write_text("2")
-        raise RuntimeError("stop")
+
+    def half() -> None:
+        with folder_in_one_step(target) as work:
+            (work / "b").write_text("2")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        half()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert [p.name for p in target.iterdir()] == ["a"]
 

@@ -49,8 +49,12 @@ def checked(found: dict[str, Dataset], config: ValidationConfig = NONE) -> dict[
 
 def test_a_clean_split_has_no_findings() -> None:
     assert checked(splits()) == {
-        "schema_version": 1, "verdict_blocking": False, "counts": {}, "findings": [],
-    }  # fmt: skip
+        "schema_version": 1,
+        "verdict_blocking": False,
+        "counts": {},
+        "leaks": [],
+        "findings": [],
+    }
 
 
 @pytest.mark.parametrize(

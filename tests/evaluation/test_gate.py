@@ -10,16 +10,26 @@ from typing import Any
 import pytest
 import yaml
 
-from evaluation.gate import PROMOTED, REFUSED, Champion, GateError, PromotionConfig, Verdict, judge
+from evaluation.gate import (
+    BOUNDS,
+    PROMOTED,
+    REFUSED,
+    Champion,
+    GateError,
+    PromotionConfig,
+    Verdict,
+    judge,
+)
 from evaluation.paired import bootstrap_lower, paired_difference, score_lower
+from evaluation.simulation import MIN_CLUSTERS, MIN_OBJECTS
 
 CONFIG = PromotionConfig()
 VALIDATION: dict[str, Any] = {"leaks": []}
 
 
-def evaluation(recalled: int = 1000, total: int = 1000, pictures: int = 500) -> dict[str, Any]:
+def evaluation(recalled: int = 1000, total: int = 1000, clusters: int = 500) -> dict[str, Any]:
     sense = {"recalled": recalled, "total": total}
-    sense["lower_bound"] = {"exact": 0.999, "bootstrap": 0.999, "bound": 0.999}  # type: ignore[assignment]
+    sense["lower_bound"] = dict.fromkeys(BOUNDS, 0.999)  # type: ignore[assignment]
     return {
         "split": "reference",
         "bundle_digest": "b" * 64,
@@ -29,10 +39,10 @@ def evaluation(recalled: int = 1000, total: int = 1000, pictures: int = 500) -> 
             "face": {
                 "detected": copy.deepcopy(sense),
                 "covered": copy.deepcopy(sense),
-                "pictures": pictures,
+                "clusters": clusters,
             }
         },
-        "false_finds_per_picture": {"value": 0.1, "pictures": 500},
+        "false_finds_per_picture": {"value": 0.1, "pictures": 500, "by_class": {"face": 0.1}},
         "non_object_share_obscured": {"value": 0.01, "pictures": 500},
         "written_output_verified": {"pictures": 500, "failed": []},
     }
@@ -89,12 +99,19 @@ def test_a_point_estimate_is_judged_only_when_asked_for_and_the_verdict_says_so(
     assert "point estimates" in passed.warnings[0]
 
 
-@pytest.mark.parametrize(("objects_", "pictures"), [(249, 200), (250, 99)])
-def test_a_class_with_too_few_objects_or_pictures_is_refused_as_unproven(objects_, pictures):
-    refused = verdict(evaluation(objects_, objects_, pictures))
+@pytest.mark.parametrize(("objects_", "clusters"), [(99, 99), (250, 99)])
+def test_a_class_with_too_few_objects_or_clusters_is_refused_as_unproven(objects_, clusters):
+    refused = verdict(evaluation(objects_, objects_, clusters))
     assert refused.outcome == REFUSED
-    assert "face: unproven" in refused.reasons[0]
-    assert f"needed are {CONFIG.objects_min} in {CONFIG.pictures_min}" in refused.reasons[0]
+    assert refused.reasons == (
+        f"face: unproven, {objects_} identifiable objects in {clusters} clusters; "
+        "needed are 100 in 100",
+    )
+
+
+def test_the_least_that_proves_a_class_is_what_the_simulation_found():
+    assert (CONFIG.objects_min, CONFIG.clusters_min) == (MIN_OBJECTS, MIN_CLUSTERS)
+    assert verdict(evaluation(100, 100, 100)).outcome == PROMOTED
 
 
 @pytest.mark.parametrize("value", [float("nan"), None, "1000", float("inf"), True, -1])
@@ -105,7 +122,7 @@ def test_what_is_missing_or_no_number_never_passes(key, value):
     assert verdict(values).outcome == REFUSED
 
 
-@pytest.mark.parametrize("key", ["exact", "bootstrap", "bound"])
+@pytest.mark.parametrize("key", BOUNDS)
 def test_a_missing_bound_never_passes(key):
     values = evaluation()
     del values["classes"]["face"]["detected"]["lower_bound"][key]
@@ -122,7 +139,7 @@ def test_an_evaluation_without_one_of_its_parts_is_no_promotion(key):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("false_finds_per_picture", 3.01), ("non_object_share_obscured", 0.151)],
+    [("false_finds_per_picture", 3.01), ("non_object_share_obscured", 0.501)],
 )
 def test_hiding_too_much_is_refused(key, value):
     values = evaluation()

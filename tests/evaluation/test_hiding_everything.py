@@ -30,7 +30,7 @@ CARD = Card(
     dict.fromkeys(TAXONOMY.names, 0.5),
     {"mask_rcnn": GraphCard("mask_rcnn.onnx", "0" * 64, GraphInput(256), TAXONOMY.names)},
 )
-STREET = StreetConfig(scenes=8, width=320, height=200, empty_share=0.0)
+STREET = StreetConfig(scenes=4, width=320, height=200, empty_share=0.0)
 CONFIG = PromotionConfig()
 
 Model = Callable[[Image, tuple[Annotation, ...]], Detections]
@@ -38,10 +38,10 @@ Model = Callable[[Image, tuple[Annotation, ...]], Detections]
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
-    """Eight drawn pictures where the loop keeps them, and their truth."""
+    """Four drawn pictures where the loop keeps them, and their truth."""
     root = tmp_path_factory.mktemp("drawn")
     (root / PICTURES).mkdir(parents=True)
-    scenes = [s for i in range(4) for s in draw_sequence(STREET, i)]
+    scenes = [s for i in range(2) for s in draw_sequence(STREET, i)]
     images, annotations = [], []
     for number, scene in enumerate(scenes, 1):
         content = encode_scene(scene, STREET)
@@ -118,13 +118,13 @@ def whole_picture(names: tuple[str, ...]) -> Model:
 
 
 def dense_boxes(image: Image, _: tuple[Annotation, ...]) -> Detections:
-    """Boxes of six sizes and both upright and lying shapes, each half a box from the next."""
-    shapes = [(s * a, s / a) for s in (12, 24, 48, 96) for a in (0.7, 1.4)]
+    """Boxes of three sizes, upright and lying, side by side."""
+    shapes = [(s * a, s / a) for s in (28, 56, 112) for a in (0.7, 1.4)]
     boxes = [
         (x, y, min(x + w, image.width), min(y + h, image.height))
         for w, h in shapes
-        for x in np.arange(0, image.width - w / 2, w / 2)
-        for y in np.arange(0, image.height - h / 2, h / 2)
+        for x in np.arange(0, image.width - w / 2, w)
+        for y in np.arange(0, image.height - h / 2, h)
     ]
     return Detections.concatenate(finds(boxes, [name] * len(boxes)) for name in TAXONOMY.names)
 

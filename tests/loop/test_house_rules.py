@@ -17,10 +17,12 @@ PACKAGES = ("annotation", "anonymization", "conf", "data", "evaluation", "traini
 
 
 def tracked() -> list[str]:
+    """Return what Git knows and the working tree still has."""
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    return [name for name in listed.stdout.split("\0") if name]
+    names = [name for name in listed.stdout.split("\0") if name]
+    return [name for name in names if (REPOSITORY / name).is_file()]
 
 
 def make_targets() -> set[str]:
@@ -117,6 +119,19 @@ def test_the_doctor_says_what_to_do_about_what_is_missing(monkeypatch):
     assert doctor.program("git").remedy == "apt install git"
     assert "python3.11-venv" in doctor.venv().remedy
     assert "dvc gc" in doctor.disk(10**9).remedy
+
+
+def test_the_doctor_mends_what_a_killed_dvc_leaves(tmp_path, monkeypatch):
+    from conf import doctor
+
+    monkeypatch.setattr(doctor, "REPOSITORY", tmp_path)
+    assert not doctor.lock_of_dvc().remedy
+    lock = tmp_path / ".dvc/tmp/rwlock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text('{"write": {}}')
+    assert not doctor.lock_of_dvc().remedy
+    lock.write_text('{"write": {')
+    assert f"rm {lock}" in doctor.lock_of_dvc().remedy
 
 
 def test_the_doctor_names_a_registry_that_cannot_be_written(tmp_path, monkeypatch):

@@ -39,7 +39,9 @@ def chosen(*args: object, goal: Goal = GOAL) -> Choice:
 def test_the_highest_threshold_that_keeps_every_object_is_taken() -> None:
     choice = chosen([0.9] * 150 + [0.62] * 50, [[0.9] * 150 + [0.62] * 50], [0.0])
     assert choice.threshold == pytest.approx(0.62)
-    assert choice.reached and choice.detected == 1.0 and choice.precision == 1.0
+    assert choice.reached
+    assert choice.detected == 1.0
+    assert choice.precision == 1.0
 
 
 def test_the_smallest_margin_that_covers_is_taken() -> None:
@@ -65,8 +67,10 @@ def test_where_nothing_is_likely_the_best_recall_is_taken_and_said_to_fall_short
 
 def test_a_class_that_val_does_not_hold_gets_the_lowest_threshold() -> None:
     choice = chosen([], [[], []], [0.0, 0.3])
-    assert choice.threshold == 0.05 and choice.margin == 0.3
-    assert choice.detected is None and not choice.reached
+    assert choice.threshold == 0.05
+    assert choice.margin == 0.3
+    assert choice.detected is None
+    assert not choice.reached
 
 
 def test_margins_that_do_not_ascend_are_refused() -> None:

@@ -276,4 +276,5 @@ def test_a_network_step_of_the_module_is_the_networks_own_loss(pictures: Any) ->
     losses = network(batch["images"].float() / 255, batch["targets"])
 
     assert set(losses) == {"rpn_class", "rpn_box", "box_class", "box", "mask"}
-    assert batch["images"].shape[2] % 32 == 0 and batch["images"].shape[3] % 32 == 0
+    assert batch["images"].shape[2] % 32 == 0
+    assert batch["images"].shape[3] % 32 == 0
