@@ -64,6 +64,8 @@ def load_registered(uri: str) -> Bundle:
         RegistryError: If MLflow is not installed, or does not give the model.
         BundleError: If the model holds no bundle, or a damaged one.
     """
+    # MLflow draws a bar of its own under the anonymizer's.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException

@@ -36,6 +36,7 @@ class StreetConfig:
         profile_share: Share of people seen from the side.
         away_share: Share of people who turn their back.
         hidden_face_share: Share of people with helmet, mask, scarf or sunglasses.
+        motorcycle_share: Share of motorcycles among vehicles; thin outlines under a rider.
         people_in_vehicles_share: Share of windscreens with somebody behind them.
         side_view_share: Share of vehicles seen from the side, without a plate.
         night_share: Share of sequences at night.
@@ -66,6 +67,7 @@ class StreetConfig:
     hidden_face_share: float = 0.12
     people_in_vehicles_share: float = 0.5
     side_view_share: float = 0.12
+    motorcycle_share: float = 0.03
     night_share: float = 0.2
     darkness: float = 0.55
     blur_share: float = 0.2

@@ -14,9 +14,9 @@ from data.street.person import PersonLook, draw_person_look
 from data.street.vehicle import (
     HALF_LENGTH_M,
     HALF_WIDTH_M,
-    KINDS,
     Stance,
     VehicleLook,
+    draw_kind,
     draw_vehicle_look,
 )
 from data.street.view import View
@@ -220,7 +220,7 @@ def _draw_vehicles(
     view = space.view
 
     def draw() -> tuple[_Claim, Driven]:
-        kind = KINDS[int(rng.integers(len(KINDS)))]
+        kind = draw_kind(rng, motorcycle_share=config.motorcycle_share)
         look = draw_vehicle_look(
             rng, kind=kind, occupied_share=config.people_in_vehicles_share,
             hidden_share=config.hidden_face_share,

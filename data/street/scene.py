@@ -10,12 +10,9 @@ from numpy.typing import NDArray
 
 from data.street.canvas import Canvas, Painted, Pixels
 
-HIDDEN_MAX = {"face": 0.6, "license_plate": 0.6, "person": 0.6, "vehicle": 0.6}
-"""Hidden by others by more than this share, an object singles nobody out: `identifiable` is
-False."""
-CUT_MAX = {"face": 0.6, "license_plate": 0.6, "person": 0.85, "vehicle": 0.85}
-"""The same for the share beyond the picture's edge: a person cut at the chest still shows a face,
-a vehicle cut in half its plate."""
+HIDDEN_MAX = 0.6
+"""Of which more than this is hidden, by others or beyond the picture's edge, singles nobody out:
+`identifiable` is False. A face or plate on it is an object of its own."""
 AREA_MIN_PX = 6
 SIDE_MIN_PX = 3
 """Less than this of an object is clutter without a label: nobody could annotate it."""
@@ -120,7 +117,7 @@ def _to_object(
     cut = _cut_share(canvas, painted.extent)
     hidden = 1 - left * (1 - cut)
     attributes = {**painted.attributes, "occluded": round(float(np.clip(hidden, 0, 1)), 3)}
-    if 1 - left > HIDDEN_MAX[painted.class_name] or cut > CUT_MAX[painted.class_name]:
+    if hidden > HIDDEN_MAX:
         attributes["identifiable"] = False
     return SceneObject(
         class_name=painted.class_name,

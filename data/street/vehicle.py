@@ -80,7 +80,7 @@ _BLOCKS: dict[str, tuple[Block, ...]] = {
         Block((1.1, 1.04), (1.05, 2.9), (1.05, 2.7), (0.35, 2.5), "cab"),
     ),
 }
-KINDS = ("car", "small_car", "suv", "car", "small_car", "suv", "van", "bus", "truck", "motorcycle")
+KINDS = ("car", "small_car", "suv", "car", "small_car", "suv", "van", "bus", "truck")
 HALF_WIDTH_M = {"motorcycle": 0.42, **{k: b[0].half[0] for k, b in _BLOCKS.items()}}
 HALF_LENGTH_M = {"motorcycle": 1.0, **{k: -b[0].foot[0] for k, b in _BLOCKS.items()}}
 _OCCUPANTS_M: dict[str, tuple[float, float, tuple[float, ...]]] = {
@@ -102,6 +102,13 @@ class VehicleLook:
     paint: Color
     plate: Plate
     occupants: tuple[PersonLook | None, ...]
+
+
+def draw_kind(rng: np.random.Generator, *, motorcycle_share: float) -> str:
+    """Draw what kind of vehicle comes next."""
+    if rng.random() < motorcycle_share:
+        return "motorcycle"
+    return KINDS[int(rng.integers(len(KINDS)))]
 
 
 def draw_vehicle_look(
