@@ -52,10 +52,10 @@ class StreetConfig:
     width: int = 512
     height: int = 320
     seed: int = 0
-    near_people: float = 3.0
-    far_people: float = 1.5
-    near_vehicles: float = 2.8
-    far_vehicles: float = 1.0
+    near_people: float = 2.6
+    far_people: float = 1.0
+    near_vehicles: float = 2.4
+    far_vehicles: float = 0.7
     far_m: float = 45.0
     near_scale: float = 1.0
     lookalikes: float = 5.0
@@ -65,7 +65,7 @@ class StreetConfig:
     profile_share: float = 0.15
     away_share: float = 0.15
     hidden_face_share: float = 0.12
-    people_in_vehicles_share: float = 0.5
+    people_in_vehicles_share: float = 0.3
     side_view_share: float = 0.12
     motorcycle_share: float = 0.03
     night_share: float = 0.2
