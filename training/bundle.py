@@ -53,7 +53,7 @@ class BundleConfig:
     margins: list[float] = field(default_factory=lambda: [0.0, 0.1, 0.2])
     likely: float = 0.9
     head_false_finds_max: float = 0.1
-    mask_threshold: float = 0.4
+    mask_threshold: float = 0.3
     parity_tolerance: float = 0.01
     parity_pictures: int = 3
 
@@ -289,23 +289,24 @@ def goals_of(
 def share_what_is_spared(
     goals: Mapping[str, Goal], choices: Mapping[str, Choice]
 ) -> dict[str, Goal]:
-    """Give the false finds that classes at their goal do not need to those that fall short.
+    """Give the false finds that some classes do not spend to those that the limit keeps short.
 
-    Half of what is spared stays so: the reference set is another draw than val.
+    A fifth of what is spared stays so: the reference set is another draw than val.
     """
     from dataclasses import replace
 
-    short = [name for name, choice in choices.items() if not choice.reached]
-    spared = sum(
-        goals[name].false_finds_max - (choice.false_finds_per_picture or 0.0)
+    spent = {name: choice.false_finds_per_picture or 0.0 for name, choice in choices.items()}
+    limited = [
+        name
         for name, choice in choices.items()
-        if choice.reached
-    )
-    if not short or spared <= 0:
+        if not choice.reached and spent[name] >= 0.8 * goals[name].false_finds_max
+    ]
+    spared = sum(goals[name].false_finds_max - spent[name] for name in goals if name not in limited)
+    if not limited:
         return dict(goals)
-    more = spared / 2 / len(short)
+    more = 0.8 * spared / len(limited)
     return {
-        name: replace(goal, false_finds_max=goal.false_finds_max + more * (name in short))
+        name: replace(goal, false_finds_max=goal.false_finds_max + more * (name in limited))
         for name, goal in goals.items()
     }
 
