@@ -52,6 +52,7 @@ class BundleConfig:
     threshold_min: float = 0.02
     margins: list[float] = field(default_factory=lambda: [0.0, 0.1, 0.2])
     likely: float = 0.9
+    false_finds_share: float = 0.8
     head_false_finds_max: float = 0.1
     mask_threshold: float = 0.3
     parity_tolerance: float = 0.01
@@ -240,9 +241,8 @@ def calibrate(
         truths, split["mask_rcnn"], taxonomy, margins=config.margins, **options
     )
     goals = goals_of(evidence, config, promotion)
-    choices = {name: choose(evidence[name], goals[name]) for name in taxonomy.names}
-    goals = share_what_is_spared(goals, choices)
-    choices = {name: choose(evidence[name], goals[name]) for name in taxonomy.names}
+    limit = promotion.false_finds_per_picture_max * config.false_finds_share
+    choices = choose(evidence, goals, false_finds_max=limit - config.head_false_finds_max)
     heads = gather_evidence(truths, split["keypoint_rcnn"], taxonomy, margins=[0.0], **options)
     margins = {name: choice.margin for name, choice in choices.items()}
     return replace(
@@ -280,35 +280,9 @@ def goals_of(
             reference_objects=objects,
             needed=needed_recalls(objects, clears=clears),
             likely=config.likely,
-            false_finds_max=promotion.false_finds_per_picture_max / len(evidence),
             threshold_min=config.threshold_min,
         )
     return goals
-
-
-def share_what_is_spared(
-    goals: Mapping[str, Goal], choices: Mapping[str, Choice]
-) -> dict[str, Goal]:
-    """Give the false finds that some classes do not spend to those that the limit keeps short.
-
-    A fifth of what is spared stays so: the reference set is another draw than val.
-    """
-    from dataclasses import replace
-
-    spent = {name: choice.false_finds_per_picture or 0.0 for name, choice in choices.items()}
-    limited = [
-        name
-        for name, choice in choices.items()
-        if not choice.reached and spent[name] >= 0.8 * goals[name].false_finds_max
-    ]
-    spared = sum(goals[name].false_finds_max - spent[name] for name in goals if name not in limited)
-    if not limited:
-        return dict(goals)
-    more = 0.8 * spared / len(limited)
-    return {
-        name: replace(goal, false_finds_max=goal.false_finds_max + more * (name in limited))
-        for name, goal in goals.items()
-    }
 
 
 def head_threshold(

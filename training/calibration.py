@@ -2,14 +2,14 @@
 
 The gate will ask for a lower confidence bound on the reference set, so the choice asks: at this
 threshold and margin, and after what val has shown, how likely is the reference set to clear the
-gate? Among the settings that make it likely enough, the one with the best precision wins, then
-the smallest margin. Where none does, the likeliest within the limit on false finds is taken, and
-the choice says that it falls short.
+gate? A class takes the highest threshold that makes it likely enough, with the smallest margin.
+The limit on false finds is one for all classes together; it is spent, find by find, on the class
+that stands worst. A class that it does not carry to its goal says that it falls short.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,14 +64,12 @@ class Goal:
         reference_objects: Identifiable objects of the class in the reference set.
         needed: Smallest number of them that must be recalled to clear the gate.
         likely: Wanted probability that the reference set clears the gate.
-        false_finds_max: Most false finds per fully labelled picture that this class may make.
         threshold_min: Lowest threshold that may be chosen.
     """
 
     reference_objects: int
     needed: int
     likely: float
-    false_finds_max: float
     threshold_min: float
 
 
@@ -96,7 +94,7 @@ def pass_probability(recalled: int, total: int, *, goal: Goal) -> float:
 
     Beta-binomial posterior predictive with Jeffreys' prior.
 
-    >>> goal = Goal(300, 292, 0.9, 1.0, 0.05)
+    >>> goal = Goal(300, 292, 0.9, 0.05)
     >>> pass_probability(200, 200, goal=goal) > 0.95 > 0.5 > pass_probability(190, 200, goal=goal)
     True
     """
@@ -126,37 +124,104 @@ def needed_recalls(total: int, *, clears: Callable[[int, int], bool]) -> int:
     return low
 
 
-def choose(evidence: ClassEvidence, goal: Goal) -> Choice:
-    """Choose threshold and margin of one class.
+@dataclass(frozen=True)
+class Setting:
+    """A threshold, the margin that suits it best, and what they did on val.
 
-    The highest threshold at which any margin is likely enough is the most precise; the smallest
-    such margin hides the least. A class without objects in val gets the lowest threshold: what
-    was not measured must not cost a person.
+    Attributes:
+        threshold: Least score.
+        margin: Position in the margins tried.
+        likely: Probability that the reference set clears the gate.
+        recalled: Share of objects detected and covered, the lower of the two.
+        false_finds: Per fully labelled picture.
+    """
+
+    threshold: float
+    margin: int
+    likely: float
+    recalled: float
+    false_finds: float
+
+
+def choose(
+    evidence: Mapping[str, ClassEvidence], goals: Mapping[str, Goal], *, false_finds_max: float
+) -> dict[str, Choice]:
+    """Choose threshold and margin of every class.
+
+    Each class starts at the fewest false finds. The class that stands worst, by likelihood, then
+    by recall, goes on to its next better setting, as long as all classes together stay within
+    the limit and it is short of its goal. A class without objects in val gets the lowest
+    threshold: what was not measured must not cost a person.
+
+    Args:
+        evidence: What val showed, per class.
+        goals: What each class has to reach.
+        false_finds_max: Most false finds per fully labelled picture, all classes together.
+    """
+    open_ = {name: list(settings(evidence[name], goals[name])) for name in evidence}
+    taken = {name: steps.pop(0) for name, steps in open_.items() if steps}
+    while waiting := [name for name, steps in open_.items() if steps]:
+        worst = min(waiting, key=lambda name: (taken[name].likely, taken[name].recalled))
+        step = open_[worst].pop(0)
+        spent = sum(setting.false_finds for name, setting in taken.items() if name != worst)
+        if spent + step.false_finds <= false_finds_max:
+            taken[worst] = step
+        else:
+            open_[worst].clear()
+    return {
+        name: _choice(evidence[name], goals[name], taken[name])
+        if name in taken
+        else _unmeasured(evidence[name], goals[name])
+        for name in evidence
+    }
+
+
+def settings(evidence: ClassEvidence, goal: Goal) -> Iterator[Setting]:
+    """Yield settings from the highest threshold down, each better than the one before.
+
+    The last is the first that reaches the goal, where one does. Likelihoods of a poor network
+    all vanish and would not tell its settings apart, so recall decides where they tie.
     """
     if len(evidence.detected_at) == 0:
-        return _unmeasured(evidence, goal)
+        return
     thresholds = _thresholds(evidence, goal)
-    detected = _likely(evidence.detected_at, thresholds, goal)
-    covered = np.stack([_likely(row, thresholds, goal) for row in evidence.covered_at])
-    both = np.minimum(detected, covered)
-    allowed = _false_finds(evidence, thresholds) <= goal.false_finds_max
-    if not allowed.any():
-        allowed[np.argmax(thresholds)] = True
+    likely = np.minimum(
+        _likely(evidence.detected_at, thresholds, goal),
+        np.stack([_likely(row, thresholds, goal) for row in evidence.covered_at]),
+    )
     recalled = np.minimum(
         _share_at(evidence.detected_at, thresholds),
         np.stack([_share_at(row, thresholds) for row in evidence.covered_at]),
     )
-    row, column = _best(both, recalled, allowed, goal.likely)
-    threshold = float(thresholds[column])
+    false_finds = _false_finds(evidence, thresholds)
+    best = (-1.0, -1.0)
+    for column, threshold in enumerate(thresholds):
+        row = _margin(likely[:, column], recalled[:, column], goal.likely)
+        value = (float(likely[row, column]), float(recalled[row, column]))
+        if value > best:
+            best = value
+            yield Setting(float(threshold), row, *value, float(false_finds[column]))
+        if value[0] >= goal.likely:
+            return
+
+
+def _margin(likely: Floats, recalled: Floats, wanted: float) -> int:
+    """Return the smallest margin that is likely enough, else the smallest of the best."""
+    if (likely >= wanted).any():
+        return int(np.argmax(likely >= wanted))
+    return int(np.lexsort((np.arange(len(likely)), -recalled, -likely))[0])
+
+
+def _choice(evidence: ClassEvidence, goal: Goal, setting: Setting) -> Choice:
     return Choice(
-        threshold=threshold,
-        margin=float(evidence.margins[row]),
-        likely=float(both[row, column]),
-        reached=bool(both[row, column] >= goal.likely),
-        **_shown(evidence, row, threshold),
+        threshold=setting.threshold,
+        margin=float(evidence.margins[setting.margin]),
+        likely=setting.likely,
+        reached=setting.likely >= goal.likely,
+        **_shown(evidence, setting.margin, setting.threshold),
         objects=len(evidence.detected_at),
         curve=tuple(
-            {"threshold": round(float(t), 4), **_shown(evidence, row, float(t))}
+            {"threshold": round(float(t), 4), **_shown(evidence, setting.margin, float(t))}
             for t in np.linspace(goal.threshold_min, 0.95, 19)
         ),
     )
@@ -194,24 +259,6 @@ def _false_finds(evidence: ClassEvidence, thresholds: Floats) -> Floats:
 def _share_at(recalled_at: Floats, thresholds: Floats) -> Floats:
     counts = (recalled_at[None, :] >= thresholds[:, None]).sum(axis=1)
     return np.asarray(counts / len(recalled_at), dtype=np.float64)
-
-
-def _best(
-    both: Floats, recalled: Floats, allowed: NDArray[np.bool_], likely: float
-) -> tuple[int, int]:
-    """Return (margin, threshold) positions; thresholds descend, so the first is most precise.
-
-    Where nothing is likely enough, the highest recall is taken: probabilities of a poor network
-    all vanish and would not tell its settings apart.
-    """
-    enough = (both >= likely) & allowed[None, :]
-    if enough.any():
-        column = int(np.argmax(enough.any(axis=0)))
-        return int(np.argmax(enough[:, column])), column
-    within = np.where(allowed[None, :], recalled, -1.0)
-    best = within.max()
-    column = int(np.argmax((within >= best - 1e-12).any(axis=0)))
-    return int(np.argmax(within[:, column])), column
 
 
 def _shown(evidence: ClassEvidence, row: int, threshold: float) -> dict[str, Any]:

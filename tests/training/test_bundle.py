@@ -18,9 +18,8 @@ from training.bundle import (
     draft_bundle,
     goals_of,
     head_threshold,
-    share_what_is_spared,
 )
-from training.calibration import Choice, ClassEvidence, Goal
+from training.calibration import ClassEvidence
 from training.parity import Answer, without_partner
 from training.work import CODE, NOT_TRAINING
 
@@ -69,36 +68,6 @@ def test_a_class_with_too_few_reference_objects_aims_as_if_it_had_enough(
 def test_margins_that_do_not_ascend_are_refused() -> None:
     with pytest.raises(BundleConfigError, match=r"bundle.margins is \[0.2, 0.1\]"):
         BundleConfig(margins=[0.2, 0.1])
-
-
-def choice(*, reached: bool, false_finds: float) -> Choice:
-    return Choice(0.5, 0.1, 0.9, reached, 1.0, 1.0, 0.9, false_finds, objects=100, curve=())
-
-
-def test_false_finds_that_a_class_spares_go_to_those_that_the_limit_keeps_short() -> None:
-    goal = Goal(300, 292, 0.9, false_finds_max=0.75, threshold_min=0.02)
-    choices = {
-        "face": choice(reached=True, false_finds=0.25),
-        "person": choice(reached=False, false_finds=0.7),
-    }
-    shared = share_what_is_spared({"face": goal, "person": goal}, choices)
-    assert shared["face"] == goal
-    assert shared["person"].false_finds_max == pytest.approx(0.75 + 0.8 * 0.5)
-
-
-def test_a_class_that_more_false_finds_would_not_help_gets_none() -> None:
-    goal = Goal(300, 292, 0.9, false_finds_max=0.75, threshold_min=0.02)
-    choices = {
-        "face": choice(reached=True, false_finds=0.1),
-        "person": choice(reached=False, false_finds=0.2),
-    }
-    assert share_what_is_spared({"face": goal, "person": goal}, choices)["person"] == goal
-
-
-def test_nothing_is_shared_where_every_class_reaches_its_goal() -> None:
-    goal = Goal(300, 292, 0.9, false_finds_max=0.75, threshold_min=0.02)
-    choices = {"face": choice(reached=True, false_finds=0.1)}
-    assert share_what_is_spared({"face": goal}, choices) == {"face": goal}
 
 
 def test_equal_answers_in_another_order_agree() -> None:

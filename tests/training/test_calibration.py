@@ -13,7 +13,7 @@ from training.calibration import (
     pass_probability,
 )
 
-GOAL = Goal(reference_objects=300, needed=292, likely=0.8, false_finds_max=1.0, threshold_min=0.05)
+GOAL = Goal(reference_objects=300, needed=292, likely=0.8, threshold_min=0.05)
 
 
 def evidence(
@@ -32,8 +32,9 @@ def evidence(
     )
 
 
-def chosen(*args: object, goal: Goal = GOAL) -> Choice:
-    return choose(evidence(*args), goal)  # type: ignore[arg-type]
+def chosen(*args: object, false_finds_max: float = 1.0) -> Choice:
+    found = {"face": evidence(*args)}  # type: ignore[arg-type]
+    return choose(found, {"face": GOAL}, false_finds_max=false_finds_max)["face"]
 
 
 def test_the_highest_threshold_that_keeps_every_object_is_taken() -> None:
@@ -55,6 +56,15 @@ def test_a_setting_beyond_the_limit_on_false_finds_is_not_taken() -> None:
     choice = chosen([0.9] * 150 + [0.3] * 50, [[0.9] * 150 + [0.3] * 50], [0.0], [0.5] * 11)
     assert choice.threshold == pytest.approx(0.9)
     assert not choice.reached
+
+
+def test_the_limit_is_spent_on_the_class_that_stands_worst() -> None:
+    good = evidence([0.9] * 199 + [0.2], [[0.9] * 199 + [0.2]], [0.0], [0.3] * 9)
+    poor = evidence([0.9] * 100 + [0.2] * 100, [[0.9] * 100 + [0.2] * 100], [0.0], [0.3] * 9)
+    goals = {"face": GOAL, "person": GOAL}
+    choices = choose({"face": good, "person": poor}, goals, false_finds_max=1.0)
+    assert choices["person"].threshold == pytest.approx(0.2)
+    assert choices["face"].threshold == pytest.approx(0.9)
 
 
 def test_where_nothing_is_likely_the_best_recall_is_taken_and_said_to_fall_short() -> None:
@@ -89,5 +99,5 @@ def test_needed_recalls_is_the_smallest_count_that_clears() -> None:
 
 
 def test_an_empty_reference_is_never_likely_to_clear() -> None:
-    empty = Goal(0, 1, 0.8, 1.0, 0.05)
+    empty = Goal(0, 1, 0.8, 0.05)
     assert pass_probability(10, 10, goal=empty) == 0.0
