@@ -8,9 +8,12 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Two cores serve a small network best with one thread per library and process; torch has its own.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STAMP := .venv/.installed
+# Label Studio's server: its pins collide with ours, so it has an environment of its own.
+LABEL_STUDIO := .venv-labelstudio/.installed
 WORKERS ?= 2
 
-.PHONY: help setup loop adopt test test-fast check bench doctor ui clean
+.PHONY: help setup loop adopt test test-fast check bench doctor ui label-studio label-studio-install \
+	label-studio-stop clean
 
 help: ## List the tasks.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -55,6 +58,19 @@ doctor: ## Say what this machine lacks, and what to do about it.
 ui: $(STAMP) ## Open MLflow's pages on http://127.0.0.1:5000.
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns.db}" --host 127.0.0.1 --port 5000
 
+label-studio: $(STAMP) $(LABEL_STUDIO) ## Start a Label Studio server of this machine, with an account, on http://127.0.0.1:8080.
+	@python -m annotation.server start
+
+label-studio-stop: $(STAMP) ## Stop that server; its data stay in .label-studio.
+	@python -m annotation.server stop
+
+label-studio-install: $(LABEL_STUDIO) ## Install the server only (1 GB).
+
+$(LABEL_STUDIO): constraints-label-studio.txt
+	$(PYTHON) -m venv .venv-labelstudio
+	.venv-labelstudio/bin/python -m pip install --quiet -c constraints-label-studio.txt label-studio
+	@touch $(LABEL_STUDIO)
+
 clean: ## Remove what tools leave; results, DVC's cache and the registry stay.
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

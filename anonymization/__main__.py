@@ -1,5 +1,5 @@
 """`python -m anonymization` is `anonymize`."""
 
-from anonymization.cli import main
+from anonymization.job.cli import main
 
 main()

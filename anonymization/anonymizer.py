@@ -11,16 +11,55 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anonymization.bundle import Bundle, Card
-from anonymization.detection import Detections, Detector
+from anonymization.bundle import Bundle
+from anonymization.card import Card, TilingCard
+from anonymization.detection import Detector
 from anonymization.errors import BlurloopError
-from anonymization.files import write_bytes
-from anonymization.obscuring import obscure
-from anonymization.picture import MAX_PIXELS, encode, read_picture
+from anonymization.files import OutputError, check_output, write_output
+from anonymization.finds import Detections
+from anonymization.formats.picture import MAX_PIXELS, MetadataPolicy, encode, read_picture
+from anonymization.obscuring import MASK_THRESHOLD, NO_OUTLINES, obscure
+from anonymization.panorama.gpano import ChosenProjection, choose_projection
+from anonymization.panorama.projection import Equirectangular
+from anonymization.panorama.wrapping import wrapped_copies
+from anonymization.regions import Regions, Spared
+from anonymization.runtime import load_graph
+from anonymization.settings import DEFAULT_TAXONOMY, Settings
+from anonymization.shapes import Outline
+from anonymization.taxonomy import Taxonomy
+
+__all__ = ["AnonymizedImage", "Anonymizer", "Decided", "NoNetworkError", "OutputError"]
 
 
-class OutputError(BlurloopError):
-    """An output path must not or cannot be written."""
+FLAT = ChosenProjection(None)
+
+
+class NoNetworkError(BlurloopError):
+    """Detection was asked of an anonymizer that has no network."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What is to be done with the finds of one picture.
+
+    Attributes:
+        detections: Every find of the classes that are on.
+        outlines: Exact pixels of finds, by position in `drawn`.
+        spared: Those that a region takes out.
+        drawn: The finds, then a copy of each that reaches across a panorama's seam, where it
+            comes in on the other side.
+        owners: Position in `detections` of each of `drawn`.
+        hidden: What is obscured of `drawn`, in order.
+        hidden_outlines: Exact pixels of finds, by position in `hidden`.
+    """
+
+    detections: Detections
+    outlines: Mapping[int, Outline]
+    spared: tuple[Spared, ...]
+    drawn: Detections
+    owners: NDArray[np.int64]
+    hidden: Detections
+    hidden_outlines: Mapping[int, Outline]
 
 
 @dataclass(frozen=True)
@@ -29,11 +68,13 @@ class AnonymizedImage:
 
     Attributes:
         pixels: The anonymized picture, of the source's shape and type.
-        detections: What was found and obscured.
+        detections: What was found.
+        spared: Which of it regions left as it was.
     """
 
     pixels: NDArray[Any] = field(repr=False)
     detections: Detections
+    spared: tuple[Spared, ...] = ()
 
 
 class Anonymizer:
@@ -45,17 +86,28 @@ class Anonymizer:
 
     def __init__(
         self,
-        detector: Detector,
-        card: Card,
+        detector: Detector | None,
+        taxonomy: Taxonomy,
         *,
+        mask_threshold: float = MASK_THRESHOLD,
+        disabled: frozenset[str] = frozenset(),
+        regions: Regions | None = None,
+        projection: str | None = None,
+        tiling: TilingCard | None = None,
         seed: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """Use a detector, and a card for how classes are obscured; see `from_bundle`."""
+        """Use a detector, and a taxonomy for how classes are obscured; see `from_bundle`."""
         self.detector = detector
-        self.card = card
+        self.taxonomy = taxonomy
+        self.mask_threshold = mask_threshold
+        self.disabled = disabled
+        self.regions = regions or Regions()
+        self.regions.check(taxonomy)
+        self._projection = projection
+        self._tiling = tiling
+        self.max_pixels = max_pixels
         self._seed = seed
-        self._max_pixels = max_pixels
 
     @classmethod
     def from_bundle(
@@ -63,7 +115,12 @@ class Anonymizer:
         bundle: str | os.PathLike[str] | Bundle,
         *,
         thresholds: Mapping[str, float] | None = None,
+        settings: Settings | None = None,
+        regions: Regions | None = None,
+        projection: str | None = None,
+        tiling: TilingCard | None = None,
         threads: int | None = None,
+        runtime: str | None = None,
         seed: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Anonymizer:
@@ -72,7 +129,13 @@ class Anonymizer:
         Args:
             bundle: Folder, or a bundle that was loaded before.
             thresholds: Scores per class that replace the calibrated ones.
+            settings: What else is changed per class.
+            regions: Regions of interest, ignored ones, and the ego vehicle.
+            projection: How pictures are projected, see `choose_projection`; None takes what
+                their metadata state.
+            tiling: Into which views pictures are cut, in place of the card's.
             threads: Threads of one network run; None for all cores.
+            runtime: `onnxruntime` or `openvino`; None for the first.
             seed: Makes the noise in obscured pixels repeatable; leave None when publishing.
             max_pixels: Largest picture that is decoded.
 
@@ -80,25 +143,185 @@ class Anonymizer:
             BundleError: If the bundle is not what its card says.
             RuntimeLoadError: If a graph cannot be loaded.
             TaxonomyError: If a threshold names an unknown class.
+            SettingsError: If a setting or region does not fit the bundle's classes.
         """
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        card = loaded.card.with_thresholds(thresholds or {})
-        detector = Detector.from_bundle(replace(loaded, card=card), threads=threads)
-        return cls(detector, card, seed=seed, max_pixels=max_pixels)
+        settings = settings or Settings()
+        card = settings.card(loaded.card.with_thresholds(thresholds or {}))
+        runtimes = {
+            name: load_graph(
+                content, name=f"graph {name} of {loaded.path}", threads=threads, runtime=runtime
+            )
+            for name, content in loaded.graphs.items()
+        }
+        return cls(
+            Detector(card, runtimes),
+            card.taxonomy,
+            mask_threshold=card.mask_threshold,
+            disabled=settings.disabled,
+            regions=regions,
+            projection=projection,
+            tiling=tiling,
+            seed=seed,
+            max_pixels=max_pixels,
+        )
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> AnonymizedImage:
-        """Anonymize upright RGB pixels, uint8 (H, W, 3)."""
-        detections = self.detector.detect(pixels)
-        return AnonymizedImage(self.obscure(pixels, detections), detections)
+    @classmethod
+    def for_known_regions(
+        cls,
+        card: Card | None = None,
+        *,
+        settings: Settings | None = None,
+        regions: Regions | None = None,
+        projection: str | None = None,
+        seed: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Anonymizer:
+        """Make an anonymizer without a network, for finds that are known.
 
-    def obscure(self, pixels: NDArray[Any], detections: Detections) -> NDArray[Any]:
-        """Obscure known finds as the card says; any channels, uint8 or uint16."""
+        Args:
+            card: Classes and how they are obscured; None for those of street imagery.
+            settings: What is changed per class.
+            regions: Regions of interest, ignored ones, and the ego vehicle.
+            projection: How pictures are projected, see `choose_projection`; None takes what
+                their metadata state.
+            seed: Makes the noise in obscured pixels repeatable; leave None when publishing.
+            max_pixels: Largest picture that is decoded.
+
+        Raises:
+            SettingsError: If a setting or region does not fit the classes.
+        """
+        settings = settings or Settings()
+        return cls(
+            None,
+            settings.taxonomy(DEFAULT_TAXONOMY if card is None else card.taxonomy),
+            mask_threshold=MASK_THRESHOLD if card is None else card.mask_threshold,
+            disabled=settings.disabled,
+            regions=regions,
+            projection=projection,
+            seed=seed,
+            max_pixels=max_pixels,
+        )
+
+    def __call__(self, pixels: NDArray[np.uint8], *, name: str = "") -> AnonymizedImage:
+        """Anonymize upright RGB pixels, uint8 (H, W, 3).
+
+        Args:
+            pixels: The picture.
+            name: Path that the globs of regions are compared with.
+        """
+        height, width = pixels.shape[:2]
+        view = self.view(b"", width, height)
+        found = self.detect(pixels, view=view)
+        decided = self.decide(found, name=name, width=width, height=height, view=view)
+        hidden = self.obscure(pixels, decided.hidden, outlines=decided.hidden_outlines)
+        return AnonymizedImage(hidden, decided.detections, decided.spared)
+
+    def view(self, xmp: bytes, width: int, height: int) -> ChosenProjection:
+        """Decide how a picture is looked at: flat, or as a panorama.
+
+        Args:
+            xmp: Its XMP, as `Picture.xmp`; empty where it has none.
+            width: Columns of the picture.
+            height: Rows of the picture.
+
+        Raises:
+            ProjectionError: If it cannot be what this anonymizer was told to expect.
+        """
+        return choose_projection(self._projection, xmp, width, height)
+
+    def detect(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        view: ChosenProjection = FLAT,
+        score_min: float | None = None,
+    ) -> Detections:
+        """Find objects in upright RGB pixels, uint8 (H, W, 3).
+
+        Args:
+            pixels: The picture.
+            view: How it is looked at.
+            score_min: As in `Detector.detect`.
+
+        Raises:
+            NoNetworkError: If this anonymizer has none.
+            InferenceError: If a network fails.
+        """
+        if self.detector is None:
+            raise NoNetworkError("this anonymizer has no network; make it with `from_bundle`")
+        return self.detector.detect(
+            pixels, score_min=score_min, projection=view.projection, tiling=self._tiling
+        )
+
+    def decide(
+        self,
+        detections: Detections,
+        *,
+        name: str,
+        width: int,
+        height: int,
+        outlines: Mapping[int, Outline] = NO_OUTLINES,
+        view: ChosenProjection = FLAT,
+    ) -> Decided:
+        """Take out finds of classes that are off, and tell which of the rest are obscured.
+
+        Args:
+            detections: The finds.
+            name: Path of the picture below its input folder, with `/`.
+            width: Columns of the picture.
+            height: Rows of the picture.
+            outlines: Exact pixels of finds, by position.
+            view: How the picture is looked at: finds go on across a panorama's seam.
+
+        Raises:
+            RegionError: If a region's mask does not fit the picture.
+        """
+        off = [i for i, n in enumerate(self.taxonomy.names) if n in self.disabled]
+        listed = np.flatnonzero(~np.isin(detections.class_ids, off))
+        found, found_outlines = _picked(detections, outlines, listed)
+        turn = view.projection.turn if isinstance(view.projection, Equirectangular) else None
+        drawn, owners = _with_copies(found, width, turn)
+        # A copy that crossed the seam takes along what a person drew.
+        moved = drawn.boxes_xyxy[:, 0] - found.boxes_xyxy[owners, 0]
+        for copy in range(len(found), len(drawn)):
+            if (outline := found_outlines.get(int(owners[copy]))) is not None:
+                by = round(float(moved[copy]))
+                found_outlines[copy] = replace(outline, x0=outline.x0 + by)
+        spared = self.regions.spared(
+            drawn,
+            self.taxonomy,
+            name=name,
+            width=width,
+            height=height,
+            mask_threshold=self.mask_threshold,
+            outlines=found_outlines,
+        )
+        # An object across the seam is spared only where both of its sides are.
+        kept = np.setdiff1d(np.arange(len(drawn)), [one.index for one in spared])
+        protected = set(owners[kept].tolist())
+        out = [one for one in spared if one.index < len(found) and one.index not in protected]
+        hidden_at = np.flatnonzero(~np.isin(owners, [one.index for one in out]))
+        hidden, hidden_outlines = _picked(drawn, found_outlines, hidden_at)
+        return Decided(found, found_outlines, tuple(out), drawn, owners, hidden, hidden_outlines)
+
+    def obscure(
+        self,
+        pixels: NDArray[Any],
+        detections: Detections,
+        *,
+        outlines: Mapping[int, Outline] = NO_OUTLINES,
+        cmyk: bool = False,
+    ) -> NDArray[Any]:
+        """Obscure finds as the taxonomy says; any channels, uint8, uint16 or float32."""
         return obscure(
             pixels,
             detections,
-            self.card.taxonomy,
-            mask_threshold=self.card.mask_threshold,
+            self.taxonomy,
+            mask_threshold=self.mask_threshold,
             seed=self._seed,
+            outlines=outlines,
+            cmyk=cmyk,
         )
 
     def anonymize_file(
@@ -107,8 +330,19 @@ class Anonymizer:
         destination: str | os.PathLike[str],
         *,
         overwrite: bool = False,
+        metadata: MetadataPolicy | None = None,
+        recompress: int | None = None,
     ) -> AnonymizedImage:
         """Anonymize a file into another, of the same format, which appears whole or not at all.
+
+        Args:
+            source: A picture file.
+            destination: Where the result goes.
+            overwrite: Replace what is there.
+            metadata: Which groups of metadata stay; None keeps all, without what could hold a
+                picture.
+            recompress: Quality in which a lossy picture is encoded whole; None changes only what
+                was obscured.
 
         Raises:
             PictureError: If the source cannot be read whole.
@@ -116,31 +350,43 @@ class Anonymizer:
                 or cannot be written.
             InferenceError: If a network fails.
         """
-        target = Path(destination)
-        check_output(Path(source), target, overwrite=overwrite)
-        picture = read_picture(source, max_pixels=self._max_pixels)
-        detections = self.detector.detect(picture.pixels)
-        hidden = self.obscure(picture.native, detections)
-        content = encode(picture, hidden)
-        try:
-            write_bytes(target, content)
-        except OSError as error:
-            raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
-        return AnonymizedImage(hidden, detections)
+        file, target = Path(source), Path(destination)
+        check_output(file, target, overwrite=overwrite)
+        policy = MetadataPolicy() if metadata is None else metadata
+        picture = read_picture(file, max_pixels=self.max_pixels, metadata=policy)
+        height, width = picture.height, picture.width
+        view = self.view(picture.xmp, width, height)
+        found = self.detect(picture.pixels, view=view)
+        decided = self.decide(found, name=file.name, width=width, height=height, view=view)
+        hidden = self.obscure(
+            picture.native,
+            decided.hidden,
+            outlines=decided.hidden_outlines,
+            cmyk=picture.encoding.mode.startswith("CMYK"),
+        )
+        content = encode(picture, hidden, recompress=recompress)
+        write_output(target, content, overwrite=overwrite)
+        return AnonymizedImage(hidden, decided.detections, decided.spared)
 
 
-def check_output(source: Path, target: Path, *, overwrite: bool) -> None:
-    """Refuse an output that would destroy something.
+def _picked(
+    detections: Detections, outlines: Mapping[int, Outline], positions: NDArray[np.int64]
+) -> tuple[Detections, dict[int, Outline]]:
+    """Return some finds, and their outlines by new position."""
+    drawn = {new: outlines[int(old)] for new, old in enumerate(positions) if int(old) in outlines}
+    return detections.select(positions), drawn
 
-    Raises:
-        OutputError: If the target is the source, a folder, or there without leave to overwrite.
-    """
-    try:
-        if target.exists() and target.samefile(source):
-            raise OutputError(f"{target} is the input itself; choose another output folder")
-        if target.is_dir():
-            raise OutputError(f"{target} is a folder; a picture was to be written there")
-        if target.exists() and not overwrite:
-            raise OutputError(f"{target} exists; allow overwriting (--overwrite) or move it away")
-    except OSError as error:
-        raise OutputError(f"{target} cannot be looked at: {error.strerror or error}") from error
+
+def _with_copies(
+    detections: Detections, width: int, turn: float | None
+) -> tuple[Detections, NDArray[np.int64]]:
+    """Return the finds and their copies across a panorama's seam, and whose copy each is."""
+    if turn is None:
+        return detections, np.arange(len(detections))
+    each = [
+        wrapped_copies(detections.select([i]), width, turn=turn) for i in range(len(detections))
+    ]
+    copies = [(i, part.select([n])) for i, part in enumerate(each) for n in range(1, len(part))]
+    owners = [*range(len(detections)), *(i for i, _ in copies)]
+    drawn = Detections.concatenate([detections, *(part for _, part in copies)])
+    return drawn, np.asarray(owners, np.int64)

@@ -6,166 +6,54 @@ Shapes: N finds, K = 17 keypoints, M = 28 mask cells a side, boxes xyxy half-ope
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonymization.bundle import KEYPOINT_NETWORK, MASK_NETWORK, Bundle, Card, GraphCard
-from anonymization.errors import BlurloopError
+from anonymization.bundle import Bundle
+from anonymization.card import KEYPOINT_NETWORK, MASK_NETWORK, Card, GraphCard, TilingCard
+from anonymization.finds import (
+    MASK_SIDE,
+    NUM_KEYPOINTS,
+    Detections,
+    ShapeError,
+    box_iou,
+    nms,
+)
 from anonymization.heads import head_box
+from anonymization.panorama.gpano import choose_projection
+from anonymization.panorama.layout import views_of
+from anonymization.panorama.merging import Sightings, at_inner_border, merge
+from anonymization.panorama.projection import Equirectangular, Projection
+from anonymization.panorama.views import Pyramid, Tile, View
+from anonymization.panorama.warping import picture_box
+from anonymization.panorama.wrapping import beside_their_faces, canonical
 from anonymization.runtime import InferenceError, OnnxRuntime, Runtime
+
+__all__ = [
+    "MASK_SIDE",
+    "NUM_KEYPOINTS",
+    "Detections",
+    "Detector",
+    "PreparedPicture",
+    "ShapeError",
+    "above_thresholds",
+    "apply_card",
+    "box_iou",
+    "heatmaps_to_keypoints",
+    "merge_heads",
+    "nms",
+    "prepare",
+]
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Pixels = NDArray[np.uint8]
-
-MASK_SIDE = 28
-NUM_KEYPOINTS = 17
-
-
-class ShapeError(BlurloopError):
-    """Arrays that must agree do not."""
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What was found in one picture; checked when made.
-
-    Attributes:
-        boxes_xyxy: float32 (N, 4), picture pixels, half-open.
-        scores: float32 (N,).
-        class_ids: int64 (N,), position in the taxonomy's names.
-        masks: float32 (N, 28, 28), probability inside the box; NaN rows where there is none.
-        keypoints: float32 (N, 17, 3), x, y, score in COCO order; NaN rows where there are none.
-        sources: Network that each came from.
-        merged_xyxy: float32 (N, 4), box of a find of the other network that is the same object
-            and is obscured with it; NaN rows where there is none.
-    """
-
-    boxes_xyxy: Floats
-    scores: Floats
-    class_ids: Ints
-    masks: Floats = field(repr=False)
-    keypoints: Floats = field(repr=False)
-    sources: tuple[str, ...]
-    merged_xyxy: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32), repr=False)
-
-    def __post_init__(self) -> None:
-        n = len(self.scores)
-        if len(self.merged_xyxy) == 0:
-            object.__setattr__(self, "merged_xyxy", np.full((n, 4), np.nan, np.float32))
-        object.__setattr__(self, "sources", tuple(self.sources))
-        shapes: dict[str, tuple[int, ...]] = {
-            "boxes_xyxy": (n, 4),
-            "scores": (n,),
-            "class_ids": (n,),
-            "masks": (n, MASK_SIDE, MASK_SIDE),
-            "keypoints": (n, NUM_KEYPOINTS, 3),
-            "merged_xyxy": (n, 4),
-        }
-        for name, shape in shapes.items():
-            kind = np.int64 if name == "class_ids" else np.float32
-            value = np.asarray(getattr(self, name), dtype=kind)
-            if value.shape != shape:
-                raise ShapeError(f"{name} has shape {value.shape}; expected {shape}")
-            object.__setattr__(self, name, value)
-        if len(self.sources) != n:
-            raise ShapeError(f"{len(self.sources)} sources for {n} finds")
-        if not (np.isfinite(self.boxes_xyxy).all() and np.isfinite(self.scores).all()):
-            raise ShapeError("a box or score is not finite")
-        if n and self.class_ids.min() < 0:
-            raise ShapeError(f"class id {self.class_ids.min()} is negative")
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def select(self, index: NDArray[Any] | slice | list[int]) -> Detections:
-        """Return some finds: a bool mask, positions, or a slice."""
-        rows = np.asarray(index, np.int64) if isinstance(index, list) else index
-        picked = np.arange(len(self))[rows]
-        return Detections(
-            boxes_xyxy=self.boxes_xyxy[picked],
-            scores=self.scores[picked],
-            class_ids=self.class_ids[picked],
-            masks=self.masks[picked],
-            keypoints=self.keypoints[picked],
-            sources=tuple(self.sources[i] for i in picked),
-            merged_xyxy=self.merged_xyxy[picked],
-        )
-
-    @staticmethod
-    def concatenate(parts: Iterable[Detections]) -> Detections:
-        """Return all finds of several, in order."""
-        groups = [Detections.empty(), *parts]
-        arrays = {
-            f.name: np.concatenate([getattr(part, f.name) for part in groups])
-            for f in fields(Detections)
-            if f.name != "sources"
-        }
-        return Detections(sources=tuple(s for part in groups for s in part.sources), **arrays)
-
-    @staticmethod
-    def empty() -> Detections:
-        """Return no finds."""
-        return Detections.from_boxes(np.zeros((0, 4)), class_ids=np.zeros(0))
-
-    @staticmethod
-    def from_boxes(
-        boxes_xyxy: Any,
-        *,
-        class_ids: Any,
-        scores: Any = None,
-        masks: Any = None,
-        keypoints: Any = None,
-        source: str = MASK_NETWORK,
-    ) -> Detections:
-        """Build from boxes; what is not given is 1 (scores) or NaN.
-
-        >>> len(Detections.from_boxes([[0, 0, 4, 4]], class_ids=[0]))
-        1
-        """
-        n = len(boxes_xyxy)
-        nan = np.float32(np.nan)
-        return Detections(
-            boxes_xyxy=np.asarray(boxes_xyxy, np.float32).reshape(n, 4),
-            scores=np.ones(n, np.float32) if scores is None else np.asarray(scores, np.float32),
-            class_ids=np.asarray(class_ids, np.int64),
-            masks=np.full((n, MASK_SIDE, MASK_SIDE), nan) if masks is None else masks,
-            keypoints=np.full((n, NUM_KEYPOINTS, 3), nan) if keypoints is None else keypoints,
-            sources=(source,) * n,
-        )
-
-
-def box_iou(a_xyxy: Floats, b_xyxy: Floats) -> Floats:
-    """Return the intersection over union of each pair; float32 (A, B), 0 for empty boxes.
-
-    >>> box_iou(np.float32([[0, 0, 2, 2]]), np.float32([[0, 0, 2, 1]])).tolist()
-    [[0.5]]
-    """
-    low = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
-    high = np.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(np.clip(x[:, 2:] - x[:, :2], 0, None), axis=1) for x in (a_xyxy, b_xyxy)]
-    union = areas[0][:, None] + areas[1][None, :] - shared
-    return np.asarray(shared / np.where(union > 0, union, 1), np.float32)
-
-
-def nms(boxes_xyxy: Floats, scores: Floats, *, iou: float) -> Ints:
-    """Return the positions that greedy non-maximum suppression keeps, best first.
-
-    A find goes when it overlaps a better one by at least `iou`.
-    """
-    order = np.argsort(-scores, kind="stable")
-    kept: list[int] = []
-    overlaps = box_iou(boxes_xyxy, boxes_xyxy)
-    for i in order:
-        if not kept or overlaps[i, kept].max() < iou:
-            kept.append(int(i))
-    return np.asarray(kept, dtype=np.int64)
 
 
 def heatmaps_to_keypoints(heatmaps: Floats, boxes_xyxy: Floats) -> Floats:
@@ -254,7 +142,14 @@ class Detector:
             },
         )
 
-    def detect(self, pixels: Pixels, *, score_min: float | None = None) -> Detections:
+    def detect(
+        self,
+        pixels: Pixels,
+        *,
+        score_min: float | None = None,
+        projection: Projection | str | None = None,
+        tiling: TilingCard | None = None,
+    ) -> Detections:
         """Find objects in a picture.
 
         Args:
@@ -262,25 +157,120 @@ class Detector:
             score_min: None applies the card (thresholds, one find where both networks see a
                 face). A number keeps every find at or above it, from each network by itself;
                 `apply_card` then does the rest.
+            projection: How a panorama or fisheye picture is projected (`choose_projection`), or
+                `equirectangular` for a panorama of the whole turn; None or `perspective` for a
+                flat picture.
+            tiling: Into which views to cut, in place of the card's, which the verdict is on.
+
+        Returns:
+            Finds in picture pixels. In a whole panorama, boxes start in [0, W) and end beyond W
+            where they lie across the seam: obscure `wrapped_copies` of them.
 
         Raises:
-            ShapeError: If the pixels are not uint8 (H, W, 3).
+            ShapeError: If the pixels are not uint8 (H, W, 3), or the projection is of another
+                size.
+            ProjectionError: If the projection's name is unknown, or does not fit the picture.
             InferenceError: If a graph fails or answers with something impossible.
         """
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ShapeError(
                 f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 (height, width, 3)"
             )
+        height, width = pixels.shape[:2]
+        if isinstance(projection, str):
+            projection = choose_projection(projection, b"", width, height).projection
+        if projection is not None and (projection.width, projection.height) != (width, height):
+            raise ShapeError(
+                f"the projection is of a picture of {projection.width}x{projection.height}; "
+                f"this one is {width}x{height}"
+            )
         lowest = self._lowest_threshold() if score_min is None else score_min
-        found = self._detect_view(pixels, lowest)
+        views = self.views(width, height, projection=projection, tiling=tiling)
+        if len(views) == 1 and isinstance(views[0], Tile):
+            found, _ = self._detect_view(pixels, lowest)
+        else:
+            found = self._detect_views(pixels, views, lowest, projection)
         return apply_card(found, self.card) if score_min is None else found
+
+    def views(
+        self,
+        width: int,
+        height: int,
+        *,
+        projection: Projection | None = None,
+        tiling: TilingCard | None = None,
+    ) -> tuple[View, ...]:
+        """Return the views that `detect` shows the networks of a picture of this size."""
+        graphs = self.card.graphs
+        graph = graphs.get(MASK_NETWORK) or next(iter(graphs.values()))
+        return views_of(
+            width,
+            height,
+            projection=projection,
+            tiling=tiling or self.card.tiling,
+            long_side=graph.input.long_side,
+        )
 
     def _lowest_threshold(self) -> float:
         return min(*self.card.thresholds.values(), self.card.head.threshold)
 
-    def _detect_view(self, pixels: Pixels, score_min: float) -> Detections:
-        """Run every graph on one view: today the whole picture, a tile or cube face tomorrow."""
-        parts = []
+    def _detect_views(
+        self,
+        pixels: Pixels,
+        views: tuple[View, ...],
+        score_min: float,
+        projection: Projection | None,
+    ) -> Detections:
+        """Look at one view after the other and make one find of each object."""
+        pyramid = Pyramid(pixels)
+        sightings = Sightings.concatenate(
+            [
+                self._sightings(*self._detect_view(view.render(pyramid), score_min), view, number)
+                for number, view in enumerate(views)
+            ]
+        )
+        turn = projection.turn if isinstance(projection, Equirectangular) else None
+        found = merge(
+            sightings,
+            views,
+            firm=_are_above(sightings.finds, self.card),
+            iou=self.card.nms_iou,
+            mask_threshold=self.card.mask_threshold,
+            turn=turn,
+        )
+        height, width = pixels.shape[:2]
+        if turn is not None:
+            found = canonical(found, width, turn)
+        found = found.select(_touching(found.boxes_xyxy, height, width))
+        return found if turn is None else beside_their_faces(found, turn)
+
+    def _sightings(self, found: Detections, extents: Floats, view: View, number: int) -> Sightings:
+        """Say where a view's finds lie in the picture and how well it saw them."""
+        card = self.card
+        ellipses = [card.taxonomy[name].shape == "ellipse" for name in card.taxonomy.names]
+        boxes = [
+            picture_box(box, view, ellipse=ellipses[position])
+            for box, position in zip(found.boxes_xyxy, found.class_ids, strict=True)
+        ]
+        inputs = [card.graphs[source].input for source in found.sources]
+        longest = max(view.width, view.height)
+        pixel = [1 / min(spec.long_side / longest, spec.upscale_max) for spec in inputs]
+        return Sightings(
+            finds=found,
+            views=np.full(len(found), number, np.int64),
+            boxes=np.array(boxes, np.float32).reshape(-1, 4),
+            pixel=np.array(pixel, np.float32),
+            cut=at_inner_border(extents, view),
+        )
+
+    def _detect_view(self, pixels: Pixels, score_min: float) -> tuple[Detections, Floats]:
+        """Run every graph on one view.
+
+        Returns:
+            Its finds in the view's pixels, and the box of what each was found by, which is the
+            whole person's for a head.
+        """
+        parts, extents = [], []
         for name, runtime in self._runtimes.items():
             graph = self.card.graphs[name]
             picture = prepare(pixels, graph)
@@ -289,9 +279,12 @@ class Detector:
             finds = _Finds.from_outputs(outputs, graph, name).at_least(score_min)
             if name == MASK_NETWORK:
                 parts.append(_mask_finds(finds, picture, graph, self.card, height, width))
+                extents.append(parts[-1].boxes_xyxy)
             else:
-                parts.append(_head_finds(finds, picture, self.card, height, width))
-        return Detections.concatenate(parts)
+                heads, persons = _head_finds(finds, picture, self.card, height, width)
+                parts.append(heads)
+                extents.append(persons)
+        return Detections.concatenate(parts), np.concatenate(extents)
 
 
 @dataclass(frozen=True)
@@ -366,13 +359,16 @@ def _mask_finds(
 
 def _head_finds(
     finds: _Finds, picture: PreparedPicture, card: Card, height: int, width: int
-) -> Detections:
+) -> tuple[Detections, Floats]:
     """Draw the head region of each person whose face the keypoints see.
 
     The persons themselves only carry the heads: the mask network finds persons with an outline.
+
+    Returns:
+        The heads, and the box of each one's person; float32 (N, 4).
     """
     if card.taxonomy.head_class is None or not len(finds.scores):
-        return Detections.empty()
+        return Detections.empty(), np.zeros((0, 4), np.float32)
     points = heatmaps_to_keypoints(finds.maps, finds.boxes)
     points[..., 0] /= picture.scale_xy[0]
     points[..., 1] /= picture.scale_xy[1]
@@ -391,17 +387,23 @@ def _head_finds(
         keypoints=points[rows],
         source=KEYPOINT_NETWORK,
     )
-    heads = heads.select(_touching(boxes, height, width))
-    return heads.select(nms(heads.boxes_xyxy, heads.scores, iou=card.nms_iou))
+    touching = _touching(boxes, height, width)
+    heads, rows = heads.select(touching), rows[touching]
+    kept = nms(heads.boxes_xyxy, heads.scores, iou=card.nms_iou)
+    return heads.select(kept), persons[rows[kept]]
 
 
 def above_thresholds(detections: Detections, card: Card) -> Detections:
     """Keep the finds that the card's thresholds keep; heads have one of their own."""
+    return detections.select(_are_above(detections, card))
+
+
+def _are_above(detections: Detections, card: Card) -> Bools:
     limits = np.array([card.thresholds[name] for name in card.taxonomy.names], np.float32)
     needed = limits[detections.class_ids] if len(detections) else np.zeros(0, np.float32)
     from_keypoints = np.array([s == KEYPOINT_NETWORK for s in detections.sources], bool)
     needed = np.where(from_keypoints, np.float32(card.head.threshold), needed)
-    return detections.select(detections.scores >= needed)
+    return np.asarray(detections.scores >= needed)
 
 
 def merge_heads(detections: Detections, *, iou: float) -> Detections:

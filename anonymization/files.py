@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -67,20 +69,135 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one step, with the permissions that a plain `open` would give."""
+def write_bytes(path: Path, content: bytes, *, overwrite: bool = True) -> None:
+    """Write a file in one step, with the permissions that a plain `open` would give.
+
+    Until it is whole the file has no name where the system can do that (Linux), so that even a
+    kill leaves nothing behind; else it has a hidden one.
+
+    Raises:
+        FileExistsError: If it is there and may not be overwritten.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+    handle = _nameless_file(path.parent)
+    if handle is not None:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            if _placed(handle, path, overwrite=overwrite):
+                return
+    _write_named(path, content, overwrite=overwrite)
+
+
+def _placed(handle: int, path: Path, *, overwrite: bool) -> bool:
+    """Give a nameless file its name; False where the system cannot do that."""
+    try:
+        if not overwrite or not os.path.lexists(path):
+            try:
+                _give_name(handle, path)
+                return True
+            except FileExistsError:
+                if not overwrite:
+                    raise
+        name = path.parent / f"{_hidden(path)}{secrets.token_hex(8)}"
+        _give_name(handle, name)  # fails where the name is taken
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    _rename(name, path)
+    return True
+
+
+def _hidden(path: Path) -> str:
+    return f".{path.name[:40]}."
+
+
+def _rename(name: Path, path: Path) -> None:
+    try:
+        os.replace(name, path)
+    except BaseException:
+        name.unlink(missing_ok=True)
+        raise
+
+
+def _nameless_file(folder: Path) -> int | None:
+    """Open a file without a name; None where the system or the file system has none."""
+    flag = getattr(os, "O_TMPFILE", None)
+    if flag is None or not os.path.isdir("/proc/self/fd"):
+        return None
+    try:
+        return os.open(folder, flag | os.O_WRONLY, 0o666)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+            return None
+        raise
+
+
+def _give_name(handle: int, path: Path) -> None:
+    """Link an open file that has no name; fails where the name is taken."""
+    # A folder's handle, though unused, makes Python call linkat, which follows the link in /proc.
+    os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=handle, follow_symlinks=True)
+
+
+def _write_named(path: Path, content: bytes, *, overwrite: bool) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_hidden(path))
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
+        if not overwrite:
+            os.link(name, path)
+            os.unlink(name)
+            return
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    _rename(Path(name), path)
+
+
+class OutputError(BlurloopError):
+    """An output path must not or cannot be written."""
+
+
+def check_output(source: Path | None, target: Path, *, overwrite: bool) -> None:
+    """Refuse an output that would destroy something.
+
+    Args:
+        source: The file that it is made from; None where that is no file.
+        target: Where it would go.
+        overwrite: Whether a file there may be replaced.
+
+    Raises:
+        OutputError: If the target is the source, a folder, or there without leave to overwrite.
+    """
+    try:
+        if source is not None and target.exists() and target.samefile(source):
+            raise OutputError(f"{target} is the input itself; choose another output folder")
+        if target.is_dir():
+            raise OutputError(f"{target} is a folder; a picture was to be written there")
+        if os.path.lexists(target) and not overwrite:
+            raise OutputError(f"{target} exists; allow overwriting (--overwrite) or move it away")
+    except OSError as error:
+        raise OutputError(f"{target} cannot be looked at: {error.strerror or error}") from error
+
+
+def write_output(target: Path, content: bytes, *, overwrite: bool) -> None:
+    """Write an output whole or not at all.
+
+    Raises:
+        OutputError: If it is there and may not be overwritten, or cannot be written.
+    """
+    try:
+        write_bytes(target, content, overwrite=overwrite)
+    except FileExistsError as error:
+        raise OutputError(
+            f"{target} exists; allow overwriting (--overwrite) or move it away"
+        ) from error
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
 @contextmanager

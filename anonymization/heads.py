@@ -18,7 +18,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from anonymization.bundle import HeadCard
+from anonymization.card import HeadCard
 
 Floats = NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""Bundles by name: a folder, or a model of an MLflow registry (extra `registry`).
+"""Bundles by name: a folder, a model of an MLflow registry (extra `registry`), or the demo.
 
 MLflow is imported only when a name asks for it: an operator with a bundle folder needs none.
 """
@@ -11,11 +11,18 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from anonymization.bundle import CARD, Bundle, BundleError
+from anonymization.bundle import Bundle
+from anonymization.card import CARD, BundleError
 from anonymization.errors import BlurloopError
 
 SCHEME = "models:/"
 CHAMPION = "models:/anonymizer@champion"
+DEMO_FOLDERS = (
+    Path(__file__).parents[1] / "models" / "demo",
+    Path(__file__).parent / "models" / "demo",
+)
+"""Where the demo bundle lies: in the repository, or in an installed package."""
+
 TRACKING_VARIABLES = ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI")
 
 
@@ -34,7 +41,7 @@ def load_bundle(model: str | None) -> Bundle:
 
     Args:
         model: Folder, `models:/name@alias`, `models:/name/version`, or None for the champion of
-            the registry that `MLFLOW_TRACKING_URI` names.
+            the registry that `MLFLOW_TRACKING_URI` names, and without one the demo bundle.
 
     Raises:
         NoModelError: If there is no name and no registry configured.
@@ -42,13 +49,43 @@ def load_bundle(model: str | None) -> Bundle:
         BundleError: If the bundle is not what its card says.
     """
     if model is None:
+        demo = demo_folder()
+        if demo is not None and not _registry_is_configured():
+            return Bundle.load(demo)
         return load_registered(_configured_champion())
     return load_registered(model) if model.startswith(SCHEME) else Bundle.load(model)
 
 
+def demo_folder() -> Path | None:
+    """Return the folder of the demo bundle; None where there is none."""
+    return next((folder for folder in DEMO_FOLDERS if (folder / CARD).is_file()), None)
+
+
+def warning_about(model: str | None, bundle: Bundle) -> str | None:
+    """Return one line for whoever uses a loaded bundle, or None where there is nothing to say.
+
+    Args:
+        model: The name that it was loaded by.
+        bundle: The bundle.
+    """
+    if model is not None or bundle.path not in DEMO_FOLDERS:
+        return bundle.warning
+    recalls = {} if bundle.verdict is None else bundle.verdict.recalls()
+    measured = ", ".join(f"{name} {recall}" for name, recall in recalls.items())
+    return (
+        "no model was named and no registry is configured: this is the demo bundle, "
+        + (f"measured recall (detected/covered): {measured}" if measured else "not measured")
+        + ". Do not publish what it anonymized without looking at it"
+        + (f". Note: {bundle.card.note}" if bundle.card.note else "")
+    )
+
+
+def _registry_is_configured() -> bool:
+    return any(os.environ.get(name) for name in TRACKING_VARIABLES)
+
+
 def _configured_champion() -> str:
-    configured = any(os.environ.get(name) for name in TRACKING_VARIABLES)
-    if configured and importlib.util.find_spec("mlflow"):
+    if _registry_is_configured() and importlib.util.find_spec("mlflow"):
         return CHAMPION
     raise NoModelError(
         "no model: give --model BUNDLE_FOLDER (the loop writes artifacts/bundle), or "

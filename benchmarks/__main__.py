@@ -1,6 +1,10 @@
 """Measures what the project promises of its speed: `make bench`, or `python -m benchmarks NAME`.
 
+    anonymizing     speed of `anonymize`; needs BLURLOOP_BUNDLE and BLURLOOP_PICTURES (folders);
+                    `python -m benchmarks.anonymizing --help` for the rest
     training_step   ratio of our training step to a bare torchvision loop, side by side
+    coco_metrics    ratio of our COCO metrics to pycocotools' (promised: 8), and equal numbers
+    encoding        reading and writing a big JPEG as a multiple of libjpeg-turbo's (promised: 1.5)
     start_up        seconds until each stage has printed its --help (promised: under 2)
     idle            seconds of a `dvc repro` with nothing to do (promised: at most 5)
     smoke           seconds of the whole loop with experiment/smoke (promised: under 60)
@@ -69,7 +73,7 @@ def copy_of_working_tree(folder: Path) -> None:
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
-        is_result = name == "dvc.lock" or name.startswith(("reports/", "reference/"))
+        is_result = name == "dvc.lock" or name.startswith(("reports/", "reference/street"))
         if not is_result and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
@@ -77,6 +81,15 @@ def copy_of_working_tree(folder: Path) -> None:
     seconds([sys.executable, "-m", "conf.choose", "smoke"], folder)
     seconds(["git", "add", "-A"], folder)
     seconds(["git", "commit", "--quiet", "-m", "smoke"], folder)
+
+
+def anonymizing() -> None:
+    """Print what anonymizing costs; the variables name a bundle and a folder of photographs."""
+    named = [os.environ.get(name, "") for name in ("BLURLOOP_BUNDLE", "BLURLOOP_PICTURES")]
+    if not all(named):
+        raise SystemExit("set BLURLOOP_BUNDLE and BLURLOOP_PICTURES to folders")
+    words = [sys.executable, "-m", "benchmarks.anonymizing", *named]
+    subprocess.run(words, cwd=ROOT, check=True)
 
 
 def training_step() -> None:
@@ -103,13 +116,26 @@ def smoke_and_idle(*, smoke: bool) -> None:
         say("dvc repro with nothing to do", idle, IDLE_MAX_S)
 
 
+def coco_metrics() -> None:
+    """Print our COCO metrics beside pycocotools'."""
+    subprocess.run([sys.executable, "-m", "benchmarks.coco_metrics"], cwd=ROOT, check=True)
+
+
+def encoding() -> None:
+    """Print what reading, obscuring and writing a big JPEG cost beside libjpeg-turbo."""
+    subprocess.run([sys.executable, "-m", "benchmarks.encoding"], cwd=ROOT, check=True)
+
+
 MEASURES: dict[str, Callable[[], None]] = {
+    "anonymizing": anonymizing,
+    "encoding": encoding,
+    "coco_metrics": coco_metrics,
     "training_step": training_step,
     "start_up": start_up,
     "idle": partial(smoke_and_idle, smoke=False),
     "smoke": partial(smoke_and_idle, smoke=True),
 }
-ALL = ("start_up", "smoke", "training_step")
+ALL = ("start_up", "encoding", "coco_metrics", "smoke", "training_step")
 
 
 def main() -> None:

@@ -157,21 +157,30 @@ def ending_in_one_line(main: Callable[[], None]) -> None:
         sys.exit(error.exit_code)
 
 
+def is_follower() -> bool:
+    """Tell whether another process of the same distributed run leads (Lightning, torchrun)."""
+    return any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "NODE_RANK"))
+
+
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Wait until no other process runs this stage in this repository.
 
     Killing DVC leaves the program of its stage running. The next turn starts that stage again,
     and DVC would take the outputs of one while the other still writes them. The system lets go
-    of the lock when its holder ends, however it ends; the file stays.
+    of the lock when its holder ends, however it ends; the file stays. Followers work under the
+    lock of their leader.
     """
+    if is_follower():
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip()
+            holder = file.read().strip() or "unknown"
             text = "process %s of an earlier turn runs this stage still; waiting for it (kill %s)"
             logging.getLogger(__name__).warning(text, holder, holder)
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -4,11 +4,12 @@
     python -m conf.dependencies --check    # exits with 1 where they are out of date
 
 Code: every first-party module that a stage's entry point imports, directly or not, also inside
-functions. Files, not folders, so that DVC neither serves a result of older code nor trains again
-for a change in drawing. Left out are modules that hold nothing but a docstring, imports for type
-checkers only, and `conf`: what it hands to a stage is tracked value by value, as parameters.
-A stage that always runs gets none: they would decide nothing, and DVC reads and writes dvc.lock
-in plain Python at each such stage, which is most of the time of a turn with nothing to do.
+functions, so that DVC neither serves a result of older code nor trains again for a change in
+drawing. A subpackage that a stage imports as a whole stands as one folder: DVC reads and writes
+dvc.lock in plain Python at each stage that always runs, which is most of the time of a turn with
+nothing to do. Such a stage gets no code at all, which would decide nothing. Left out are modules
+that hold nothing but a docstring, imports for type checkers only, and `conf`: what it hands to a
+stage is tracked value by value, as parameters.
 
 Settings: the sections that the entry point names as its parameters. `network` is left out, as it
 stands on the command line, and so is `tracking`: where runs are recorded changes no result.
@@ -104,14 +105,26 @@ def _is_empty(path: Path) -> bool:
 
 
 def code_of(module: str) -> list[str]:
-    """Return the first-party files that running a module may execute, sorted."""
+    """Return the first-party files that running a module may execute, sorted.
+
+    A subpackage of which all files are among them is named in their place.
+    """
     todo, seen = [entry_file(module)], set()
     while todo:
         path = todo.pop()
         if path not in seen and path.parts[0] != "conf":
             seen.add(path)
             todo.extend(imports(path))
-    return sorted(str(path) for path in seen if not _is_empty(path))
+    return sorted(map(str, _folded({path for path in seen if not _is_empty(path)})))
+
+
+def _folded(files: set[Path]) -> set[Path]:
+    """Return files with those of each subpackage that is there as a whole named by its folder."""
+    for folder in {path.parent for path in files if len(path.parts) > 2}:
+        whole = {path for path in folder.rglob("*.py") if not _is_empty(path)}
+        if whole <= files:
+            files = files - whole | {folder}
+    return files
 
 
 def sections_of(module: str) -> list[str]:
@@ -140,7 +153,7 @@ def parameters_of(command: Command) -> list[str]:
 
 def is_code(path: Any) -> bool:
     """Return whether an entry under `deps` is one that this program writes."""
-    return isinstance(path, str) and path.endswith(".py")
+    return isinstance(path, str) and (path.endswith(".py") or Path(path).parts[0] in PACKAGES)
 
 
 def updated(text: str) -> str:

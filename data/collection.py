@@ -24,8 +24,9 @@ from conf import stage
 from data.coco import Annotation, Dataset, Image, keypoints_from_flat
 from data.layout import ANNOTATIONS, COLLECTED, MANIFEST, SURVEY
 from data.manifest import Manifest, Picture, Rejected
+from data.reading import Read, Reader, workers_here
 from data.sources.opening import CollectionConfig, open_sources
-from data.sources.protocol import Entry, Found, Labels, Source, UnreadableEntryError
+from data.sources.protocol import Entry, Labels, Source, UnreadableEntryError
 
 SCHEMA_VERSION = 1
 STATE = "state.json"
@@ -107,13 +108,13 @@ class Collector:
             return None
         return item
 
-    def collect(self, source: Source, entry: Entry) -> Item:
+    def collect(self, source: Source, entry: Entry, reader: Reader) -> Item:
         """Return what becomes of an entry; its picture is in place when this returns."""
         item = self.reusable(source.id, entry)
         if item is None:
             if entry.key in self._owners:
                 return Item(source.id, entry, reason=f"{DUPLICATE} {self._owners[entry.key]}")
-            item = self._read(source, entry)
+            item = self._read(source, entry, reader)
             self.read += 1
         return self._once(item)
 
@@ -126,27 +127,27 @@ class Collector:
             return Item(item.source, item.entry, reason=f"{DUPLICATE} {owner}")
         return item
 
-    def _read(self, source: Source, entry: Entry) -> Item:
+    def _read(self, source: Source, entry: Entry, reader: Reader) -> Item:
         try:
-            found = source.read(entry)
-            picture = self._store(source, entry, found)
+            read = reader.read(source, entry)
+            picture = self._store(source, entry, read)
         except UnreadableEntryError as error:
             return Item(source.id, entry, reason=str(error))
-        return Item(source.id, entry, picture, found.labels)
+        return Item(source.id, entry, picture, read.found.labels)
 
-    def _store(self, source: Source, entry: Entry, found: Found) -> Picture:
+    def _store(self, source: Source, entry: Entry, read: Read) -> Picture:
+        found, width, height = read.found, read.width, read.height
         sha256 = hashlib.sha256(found.content).hexdigest()
         if len(entry.key) == 64 and entry.key != sha256:
             raise CollectionError(
                 f"{source.id}/{entry.origin} changed while it was collected; run again"
             )
-        suffix, width, height = _decoded(found.content)
         if found.size is not None and found.size != (width, height):
             raise UnreadableEntryError(
                 f"its labels are for {found.size[0]}x{found.size[1]} pixels, "
                 f"but it is displayed at {width}x{height}; correct the declared size"
             )
-        path = self._pictures / f"{sha256}{suffix}"
+        path = self._pictures / f"{sha256}{read.suffix}"
         if not path.is_file():
             write_bytes(path, found.content)
         base = {
@@ -161,24 +162,6 @@ class Collector:
         return Picture.from_dict({**found.fields, **base})
 
 
-def _decoded(content: bytes) -> tuple[str, int, int]:
-    """Decode a picture completely; return its true suffix and its displayed size."""
-    from anonymization.picture import FORMATS, PictureError, decode
-
-    try:
-        picture = decode(content, name="it")
-    except PictureError as error:
-        raise UnreadableEntryError(str(error)) from error
-    return FORMATS[picture.encoding.format], picture.width, picture.height
-
-
-def _ordered(
-    work: Iterable[tuple[Source, Entry]], collector: Collector
-) -> list[tuple[Source, Entry]]:
-    """Known entries first, so that a new copy never takes a picture from its first owner."""
-    return sorted(work, key=lambda pair: collector.reusable(pair[0].id, pair[1]) is None)
-
-
 def collect(
     sources: list[Source], survey: Mapping[str, Any], taxonomy: Taxonomy, folder: Path = COLLECTED
 ) -> State:
@@ -191,9 +174,13 @@ def collect(
 
     last = State.read(folder / STATE)
     collector = Collector(folder, last)
-    work = _ordered(_work(sources, survey), collector)
-    progress = tqdm(work, desc="collecting", unit="picture", mininterval=1.0, disable=None)
-    collected = [collector.collect(source, entry) for source, entry in progress]
+    work = _work(sources, survey)
+    # Known entries first, so that a new copy never takes a picture from its first owner.
+    new = [pair for pair in work if collector.reusable(pair[0].id, pair[1]) is None]
+    known = [pair for pair in work if collector.reusable(pair[0].id, pair[1]) is not None]
+    progress = tqdm(known + new, desc="collecting", unit="picture", mininterval=1.0, disable=None)
+    with Reader(new, workers=workers_here()) as reader:
+        collected = [collector.collect(source, entry, reader) for source, entry in progress]
     items = tuple(sorted(collected, key=lambda item: (item.source, item.entry.origin)))
     turn = max((i.picture.turn for i in items if i.picture), default=-1)
     state = State(items, max(turn, last.turn))

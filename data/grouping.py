@@ -65,7 +65,7 @@ def perceptual_hashes(pictures: Mapping[str, Path], cache: Path = CACHE) -> dict
     """Return the perceptual hash of each picture by SHA-256; known ones are not read again."""
     from tqdm import tqdm
 
-    from anonymization.picture import read_picture
+    from anonymization.formats.picture import read_picture
 
     known = _read_cache(cache)
     missing = [sha256 for sha256 in pictures if sha256 not in known]

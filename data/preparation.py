@@ -1,6 +1,6 @@
 """Step 4: train, val and reference, leak-free and stable as data grows.
 
-Reads `artifacts/annotated`, the collected pictures and `reference/`; writes
+Reads `artifacts/annotated`, `artifacts/reviewed`, the collected pictures and `reference/`; writes
 `artifacts/prepared/{train,val,reference,pending}.json` (COCO) and `reports/preparation.json`. On
 the first turn of a source it releases that source's reference set by itself.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,17 @@ from anonymization.taxonomy import Taxonomy
 from conf import stage
 from data.coco import Dataset, Image, is_identifiable
 from data.grouping import BRIDGING, Group, Member, group, perceptual_hashes
-from data.layout import ANNOTATED, ANNOTATIONS, PICTURES, PREPARED, REFERENCE, REPORTS
+from data.layout import (
+    ANNOTATED,
+    ANNOTATIONS,
+    MANIFEST,
+    PICTURES,
+    PREPARED,
+    REFERENCE,
+    REPORTS,
+    REVIEWED,
+)
+from data.manifest import Manifest, Picture
 from data.reference import (
     Release,
     check_present,
@@ -101,19 +111,71 @@ def image_to_member(image: Image) -> Member:
     return Member(image.sha256, int(fields.get("turn", 0)), name)
 
 
+def picture_to_member(picture: Picture) -> Member:
+    """Return what grouping needs to know of a picture, annotated or not."""
+    sequence = picture.sequence
+    name = None if sequence is None else f"{picture.source}/{picture.camera}/{sequence}"
+    return Member(picture.sha256, picture.turn, name)
+
+
+def grouped(
+    members: Iterable[Member],
+    releases: Iterable[Release],
+    hashes: Mapping[str, str],
+    config: PreparationConfig,
+) -> list[Group]:
+    """Group pictures and the released ones, which review may have rejected since.
+
+    Whoever asks which side a picture is on gives all reviewed pictures: a group's side is drawn
+    from its earliest, which may not be annotated yet.
+
+    Args:
+        members: The pictures.
+        releases: Current reference sets.
+        hashes: Perceptual hash by SHA-256, of the released pictures too.
+        config: Shares, salt and the distance of near-duplicates.
+    """
+    released = [image for release in releases for image in release.dataset.images]
+    known = {image.sha256: image_to_member(image) for image in released}
+    known |= {member.sha256: member for member in members}
+    return group(
+        known.values(),
+        hashes,
+        distance_max=config.near_duplicate_bits,
+        val=config.val,
+        reference=config.reference,
+        salt=config.salt,
+        released=frozenset(image.sha256 for image in released),
+    )
+
+
 def split(
     dataset: Dataset,
     hashes: Mapping[str, str],
     taxonomy: Taxonomy,
     config: PreparationConfig,
     folder: Path = REFERENCE,
+    reviewed: Iterable[Member] = (),
 ) -> Prepared:
-    """Split annotated pictures; a source without a release gets its first one."""
+    """Split annotated pictures; a source without a release gets its first one.
+
+    Args:
+        dataset: What is annotated.
+        hashes: Perceptual hash by SHA-256 of annotated, released and reviewed pictures.
+        taxonomy: The classes.
+        config: How to split.
+        folder: Where the released reference sets are.
+        reviewed: Pictures that may not be annotated yet and group those that are.
+    """
     sources = sorted({str(image.fields.get("source")) for image in dataset.images})
     found = {source: current_release(source, taxonomy, folder) for source in sources}
     releases = {source: release for source, release in found.items() if release}
     frozen = frozenset[str]().union(*(r.sha256s for r in releases.values()))
-    groups = _groups(dataset, hashes, config, releases.values(), frozen)
+    annotated = {image.sha256: image_to_member(image) for image in dataset.images}
+    members = {member.sha256: member for member in reviewed} | annotated
+    groups = _present(
+        grouped(members.values(), releases.values(), hashes, config), frozen | set(annotated)
+    )
     sides: dict[str, set[str]] = defaultdict(set)
     for each in groups:
         sides[each.side] |= set(each.members) - frozen
@@ -141,25 +203,10 @@ def _of_source(dataset: Dataset, source: str) -> Dataset:
     return dataset.subset(wanted)
 
 
-def _groups(
-    dataset: Dataset,
-    hashes: Mapping[str, str],
-    config: PreparationConfig,
-    releases: Iterable[Release],
-    frozen: frozenset[str],
-) -> list[Group]:
-    """Group annotated and released pictures: review may have rejected a released one since."""
-    images = {i.sha256: i for release in releases for i in release.dataset.images}
-    images |= {image.sha256: image for image in dataset.images}
-    return group(
-        (image_to_member(image) for image in images.values()),
-        hashes,
-        distance_max=config.near_duplicate_bits,
-        val=config.val,
-        reference=config.reference,
-        salt=config.salt,
-        released=frozen,
-    )
+def _present(groups: Iterable[Group], sha256s: Set[str]) -> list[Group]:
+    """Return groups without pictures that are not annotated yet."""
+    left = (Group(tuple(m for m in g.members if m in sha256s), g.side) for g in groups)
+    return [each for each in left if each.members]
 
 
 def _corrected(dataset: Dataset, releases: Iterable[Release]) -> tuple[str, ...]:
@@ -220,9 +267,10 @@ def report(prepared: Prepared, taxonomy: Taxonomy) -> dict[str, Any]:
     }
 
 
-def _picture_paths(dataset: Dataset, releases: Iterable[Release]) -> dict[str, Path]:
-    images = [*dataset.images, *(i for r in releases for i in r.dataset.images)]
-    return {image.sha256: PICTURES / image.file_name for image in images}
+def picture_paths(pictures: Iterable[Picture], releases: Iterable[Release]) -> dict[str, Path]:
+    """Return where pictures and released ones lie, by SHA-256."""
+    found: list[Picture | Image] = [*pictures, *(i for r in releases for i in r.dataset.images)]
+    return {each.sha256: PICTURES / each.file_name for each in found}
 
 
 def _save(prepared: Prepared, taxonomy: Taxonomy) -> None:
@@ -261,8 +309,10 @@ def main(preparation: PreparationConfig, taxonomy: Taxonomy) -> None:
     found = (current_release(source, taxonomy) for source in sources)
     releases = [release for release in found if release]
     check_present(releases)
-    hashes = perceptual_hashes(_picture_paths(dataset, releases))
-    prepared = split(dataset, hashes, taxonomy, preparation)
+    reviewed = Manifest.read(REVIEWED / MANIFEST).pictures
+    hashes = perceptual_hashes(picture_paths(reviewed, releases))
+    members = map(picture_to_member, reviewed)
+    prepared = split(dataset, hashes, taxonomy, preparation, reviewed=members)
     _save(prepared, taxonomy)
     _log(prepared, taxonomy)
 

@@ -103,7 +103,7 @@ class Meter:
         from cleanvision.issue_managers.duplicate_issue_manager import get_hash
         from PIL import Image
 
-        from anonymization.picture import read_picture
+        from anonymization.formats.picture import read_picture
 
         image = Image.fromarray(read_picture(path).pixels)
         return Measured(

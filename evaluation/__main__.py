@@ -3,7 +3,8 @@
 Reads artifacts/bundle and artifacts/prepared/reference.json (val.json inside an experiment), and
 the pictures under artifacts/collected. Writes reports/evaluation.json and artifacts/evaluated:
 objects.json (true objects that count, and beside them those that do not), detections.json,
-report.html and misses/.
+report.html, report_local.html (pictures as they are) and gallery.json
+(the pictures of the former), curves.json.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anonymization.bundle import Bundle
-    from anonymization.picture import Picture
+    from anonymization.formats.picture import Picture
     from data.coco import Dataset, Image
     from data.tracking import StageRun
     from evaluation.pictures import PictureResult
@@ -55,7 +56,8 @@ def main(
         results = list(evaluate(bundle, dataset, taxonomy, evaluation, seed=seed))
         summary = _provenance(bundle, dataset, taxonomy, split, run)
         summary["confidence"] = evaluation.confidence
-        summary |= summarized(results, taxonomy, evaluation, seed)
+        summary["slicings"] = ["size", "occlusion", "latitude", *evaluation.slices]
+        summary |= summarized(results, taxonomy, evaluation, seed, dataset)
         _write_artifacts(results, summary, dataset, taxonomy, evaluation)
         write_json(REPORTS / "evaluation.json", summary)
         _log(run, summary, evaluation)
@@ -89,18 +91,31 @@ def evaluate(
     """Yield what each picture shows, the anonymizer's own detection and obscuring at work."""
     from anonymization.detection import Detector
     from data.layout import PICTURES
+    from evaluation.panoramas import as_panorama, projection_of_image
     from evaluation.pictures import judge_picture, rewritten_as
+    from evaluation.thumbnails import shows_written
     from evaluation.truth import truth_of
 
     detector = Detector.from_bundle(bundle)
     # No lower than the card: a threshold below would ship finds that were never looked for.
     lowest = min(config.score_min, *bundle.card.thresholds.values(), bundle.card.head.threshold)
     for image in _with_progress(dataset.images):
-        truth = truth_of(image, dataset.by_image[image.id], taxonomy)
-        picture = read_labelled(PICTURES / image.file_name, image)
-        raw = detector.detect(picture.pixels, score_min=lowest)
+        path = PICTURES / image.file_name
+        picture = read_labelled(path, image)
+        chosen = projection_of_image(image, picture.xmp)
+        if chosen.warning:
+            log.warning("picture %s: %s", image.sha256, chosen.warning)
+        panorama = as_panorama(chosen)
+        truth = truth_of(image, dataset.by_image[image.id], taxonomy, panorama)
+        raw = detector.detect(picture.pixels, score_min=lowest, projection=chosen.projection)
         yield judge_picture(
-            truth, raw, bundle.card, taxonomy, rewrite=rewritten_as(picture), seed=seed
+            truth,
+            raw,
+            bundle.card,
+            taxonomy,
+            rewrite=rewritten_as(picture),
+            thumbnail=shows_written(picture, path.read_bytes(), seed=seed),
+            seed=seed,
         )
 
 
@@ -111,7 +126,7 @@ def read_labelled(path: Path, image: Image) -> Picture:
         EvaluationError: If the file is not the picture that was labelled.
     """
     from anonymization.files import sha256_of_file
-    from anonymization.picture import read_picture
+    from anonymization.formats.picture import read_picture
     from evaluation.pictures import EvaluationError
 
     if not path.is_file() or sha256_of_file(path) != image.sha256:
@@ -139,7 +154,11 @@ def _with_progress(images: Sequence[Any]) -> Iterator[Any]:
 
 
 def summarized(
-    results: Sequence[PictureResult], taxonomy: Taxonomy, config: EvaluationConfig, seed: int
+    results: Sequence[PictureResult],
+    taxonomy: Taxonomy,
+    config: EvaluationConfig,
+    seed: int,
+    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Return the metrics at the section's settings."""
     from evaluation.summary import summarize
@@ -150,6 +169,8 @@ def summarized(
         size_edges=config.size_edges,
         confidence=config.confidence,
         seed=seed,
+        dataset=dataset,
+        slices=config.slices,
     )
 
 
@@ -180,6 +201,7 @@ def _write_artifacts(
     from anonymization.files import folder_in_one_step, sha256_of_file, write_json
     from data.layout import EVALUATED, PICTURES
     from data.tracking import loaded_code
+    from evaluation.gallery import Album
     from evaluation.report import write_report
 
     binding = {key: summary[key] for key in ("split", "bundle_digest", "reference_digest")}
@@ -194,17 +216,27 @@ def _write_artifacts(
         write_json(folder / "objects.json", {**head, **objects}, indent=None)
         summary["objects_sha256"] = sha256_of_file(folder / "objects.json")
         write_json(folder / "detections.json", {**head, "detections": finds}, indent=None)
+        write_json(folder / "curves.json", curve_rows(summary), indent=None)
+        shipped = [find for result in results for find in result.finds]
         write_report(
             folder,
             summary,
             rows,
-            dataset,
-            taxonomy,
-            pictures=PICTURES,
-            misses_max=config.misses_max,
-            unobscured=config.show_misses_unobscured,
+            shipped,
+            Album(dataset, taxonomy, PICTURES),
+            most=config.misses_max,
+            publish_raw=config.publish_raw,
         )
     summary["code_files"] = loaded_code()
+
+
+def curve_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the recall-precision curves of all classes as flat rows, which `dvc plots` reads."""
+    return [
+        {"class": name, **point}
+        for name, values in summary["classes"].items()
+        for point in values["curve"]
+    ]
 
 
 def _log(run: StageRun, summary: dict[str, Any], config: EvaluationConfig) -> None:
@@ -213,9 +245,8 @@ def _log(run: StageRun, summary: dict[str, Any], config: EvaluationConfig) -> No
 
     run.log_metrics(metrics_to_log(summary))
     run.log_artifact(REPORTS / "evaluation.json")
-    if config.show_misses_unobscured:
-        log.warning("the report shows missed objects unobscured; it is kept out of MLflow")
-        return
+    if config.publish_raw:
+        log.warning("evaluation.publish_raw is set: the report in MLflow shows people as they are")
     run.log_artifact(EVALUATED / "report.html", obscured=True)
 
 

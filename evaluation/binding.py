@@ -17,6 +17,7 @@ from anonymization.taxonomy import Taxonomy
 from data.layout import BUNDLE, EVALUATED, PREPARED
 from data.tracking import changed_code
 from evaluation.gate import SENSES, Criterion
+from evaluation.record import check_record
 
 if TYPE_CHECKING:
     from data.coco import Dataset
@@ -27,7 +28,7 @@ TOLERANCE = 1e-9
 """Bounds come back from JSON as they were written; scipy versions differ in the last digits."""
 MEASURING = tuple(
     f"evaluation/{name}.py"
-    for name in ("coverage", "judging", "matching", "patch", "pictures", "truth")
+    for name in ("coverage", "judging", "matching", "panoramas", "patch", "pictures", "truth")
 )
 """Code that decides whether an object was detected and covered."""
 
@@ -70,6 +71,7 @@ def check_binding(
             _objects(evaluation, rows),
             _counts(evaluation, rows, taxonomy, seed),
             _code(evaluation),
+            check_record(),
         ]
     except BlurloopError as error:
         return [Criterion("binding", False, str(error))]
@@ -82,7 +84,8 @@ def _same(name: str, judged: Any, present: Any, remedy: str = AGAIN) -> Criterio
 
 
 def _bundle(evaluation: Mapping[str, Any]) -> Iterator[Criterion]:
-    from anonymization.bundle import Bundle, BundleError
+    from anonymization.bundle import Bundle
+    from anonymization.card import BundleError
 
     try:
         card = Bundle.load(BUNDLE).card

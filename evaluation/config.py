@@ -22,15 +22,19 @@ class EvaluationConfig:
         confidence: One-sided confidence of the lower bounds.
         score_min: Lowest score that curves and AP look at.
         size_edges: Edges of the size bins, multiples of a class's identifiable size, ascending.
-        misses_max: Number of misses that the report shows.
-        show_misses_unobscured: Whether it shows them as they are; such a report is not logged.
+        slices: Manifest fields and picture attributes whose values are measured apart.
+        misses_max: Number of misses, and of false finds, that the report shows.
+        publish_raw: Whether the report shows them as they are, also where it is published.
     """
 
     confidence: float = 0.95
     score_min: float = 0.02
     size_edges: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.0, 1.5, 2.0, 4.0])
+    slices: list[str] = field(
+        default_factory=lambda: ["source", "camera", "projection", "daylight", "weather"]
+    )
     misses_max: int = 24
-    show_misses_unobscured: bool = False
+    publish_raw: bool = False
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.confidence < 1:
@@ -49,6 +53,10 @@ class EvaluationConfig:
         if 1.0 not in edges:
             raise EvaluationConfigError(
                 f"evaluation.size_edges is {edges}; it must hold 1.0, the identifiable line"
+            )
+        if len(set(self.slices)) < len(self.slices) or not all(self.slices):
+            raise EvaluationConfigError(
+                f"evaluation.slices is {self.slices}; expected different names of manifest fields"
             )
         if self.misses_max < 0:
             raise EvaluationConfigError(

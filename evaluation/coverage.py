@@ -8,7 +8,7 @@ file: two complementary noise pictures are obscured with the same regions, writt
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,6 +180,27 @@ def regions_of(
             yield found
 
 
+_Region = TypeVar("_Region", Patch, Patch | None)
+
+
+def unrolled(regions: Iterable[_Region], seam: int | None) -> Iterable[_Region]:
+    """Yield regions and, of a panorama with a seam, each again where a true object across it ends.
+
+    Regions lie in the picture; a true object across the seam ends beyond its width.
+
+    Args:
+        regions: What finds hide; None for one that hides nothing.
+        seam: Column at which the picture goes on at its first one; None where it does not.
+
+    >>> [r.x0 for r in unrolled([Patch(2, 0, np.ones((1, 1), dtype=bool))], 100)]
+    [2, 102]
+    """
+    for region in regions:
+        yield region
+        if seam is not None:
+            yield region if region is None else region.shifted(seam)
+
+
 def noise_pair(height: int, width: int, *, seed: int) -> tuple[NDArray[np.uint8], ...]:
     """Return a picture of random black and white pixels, and its negative; uint8 (H, W, 3).
 
@@ -219,8 +240,15 @@ def passed_through(
 
 def written_shares(truths: Sequence[Patch], gain: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the share of each truth's pixels that the written file hides, float64 (M,)."""
-    hidden = [gain[t.y0 : t.y1, t.x0 : t.x1] < GAIN_MAX for t in truths]
-    return shares(truths, hidden)
+    return shares(truths, [_seen(gain, truth) < GAIN_MAX for truth in truths])
+
+
+def _seen(gain: NDArray[np.float32], truth: Patch) -> NDArray[np.float32]:
+    """Return the gain in a truth's crop, which goes on at the first column beyond the last."""
+    rows = gain[truth.y0 : truth.y1]
+    if truth.x1 <= gain.shape[1]:
+        return rows[:, truth.x0 : truth.x1]
+    return rows[:, np.arange(truth.x0, truth.x1) % gain.shape[1]]
 
 
 def written_coverage(

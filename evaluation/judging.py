@@ -15,8 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.taxonomy import ClassSpec, Taxonomy
-from evaluation.coverage import MASK_THRESHOLD, covered_at, covers_of, region_of, regions_of
+from evaluation.coverage import (
+    MASK_THRESHOLD,
+    covered_at,
+    covers_of,
+    region_of,
+    regions_of,
+    unrolled,
+)
 from evaluation.matching import IOU_MIN, Matching, MatchingError, box_iou, mask_iou, match
+from evaluation.panoramas import drawn_finds, on_circle
 from evaluation.patch import Patch
 from evaluation.truth import PictureTruth, TruthObject
 
@@ -140,6 +148,7 @@ class FindOverlaps:
         outlined: Which truths have an outline, bool (M,).
         patches: Found outlines, N of them, or none where no truth has an outline.
         true_patches: True outlines, one for each True in `outlined`.
+        seam: Column at which the picture goes on at its first one; None where it does not.
     """
 
     boxes_xyxy: NDArray[np.float64]
@@ -147,6 +156,7 @@ class FindOverlaps:
     outlined: NDArray[np.bool_]
     patches: tuple[Patch, ...]
     true_patches: tuple[Patch, ...]
+    seam: int | None = None
 
     @classmethod
     def of(
@@ -160,30 +170,41 @@ class FindOverlaps:
         """Draw the finds (all of one class) and truths of a picture."""
         outlined = np.array([t.has_mask for t in truths], dtype=bool)
         drawn = range(len(detections.scores)) if outlined.any() else range(0)
+        seam, width = truth.seam, truth.image.width
+        boxes: NDArray[np.float64] = np.asarray(detections.boxes_xyxy, dtype=np.float64).reshape(
+            -1, 4
+        )
+        if seam is not None:
+            from anonymization.panorama.wrapping import canonical
+
+            boxes, detections = on_circle(boxes, seam), canonical(detections, seam, seam)
+            width = 2 * seam
+        patches = (
+            find_patch(
+                detections,
+                index,
+                spec,
+                height=truth.image.height,
+                width=width,
+                mask_threshold=mask_threshold,
+            )
+            for index in drawn
+        )
         return cls(
-            np.asarray(detections.boxes_xyxy, dtype=np.float64).reshape(-1, 4),
+            boxes,
             np.array([t.box_xyxy for t in truths], dtype=np.float64).reshape(-1, 4),
             outlined,
-            tuple(
-                find_patch(
-                    detections,
-                    index,
-                    spec,
-                    height=truth.image.height,
-                    width=truth.image.width,
-                    mask_threshold=mask_threshold,
-                )
-                for index in drawn
-            ),
+            tuple(patches if seam is None else (patch.within_turn(seam) for patch in patches)),
             tuple(t.patch for t in truths if t.has_mask),
+            seam,
         )
 
     def given(self, ignored: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return the overlaps, float64 (N, M), with COCO's crowd overlap for ignored truths."""
-        overlaps = box_iou(self.boxes_xyxy, self.true_boxes_xyxy, ignored)
+        overlaps = box_iou(self.boxes_xyxy, self.true_boxes_xyxy, ignored, seam=self.seam)
         if self.patches:
             overlaps[:, self.outlined] = mask_iou(
-                self.patches, self.true_patches, ignored[self.outlined]
+                self.patches, self.true_patches, ignored[self.outlined], seam=self.seam
             )
         return overlaps
 
@@ -239,14 +260,18 @@ def covered_thresholds(
         "width": truth.image.width,
         "mask_threshold": mask_threshold,
     }
+    detections = drawn_finds(detections, truth.panorama)
     ids = np.asarray(detections.class_ids)
     scores = np.asarray(detections.scores, dtype=np.float64)
     base = None
     if thresholds is not None:
         limits = np.array([thresholds[other] for other in taxonomy.names])[ids]
         others = np.flatnonzero((ids != taxonomy.class_id(name)) & (scores >= limits))
-        base = covers_of(patches, regions_of(detections, taxonomy, indices=others.tolist(), **draw))
+        hiding = regions_of(detections, taxonomy, indices=others.tolist(), **draw)
+        base = covers_of(patches, unrolled(hiding, truth.seam))
     own = np.flatnonzero(ids == taxonomy.class_id(name))
     own = own[np.argsort(-scores[own], kind="stable")]
     regions = (region_of(detections, int(i), taxonomy, **draw) for i in own)
-    return covered_at(patches, regions, scores[own], base=base)
+    if truth.seam is not None:
+        own = np.repeat(own, 2)
+    return covered_at(patches, unrolled(regions, truth.seam), scores[own], base=base)

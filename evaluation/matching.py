@@ -55,6 +55,8 @@ def box_iou(
     finds_xyxy: NDArray[np.floating],
     truths_xyxy: NDArray[np.floating],
     ignored: NDArray[np.bool_] | None = None,
+    *,
+    seam: int | None = None,
 ) -> NDArray[np.float64]:
     """Return the IoU of each find with each truth.
 
@@ -62,6 +64,8 @@ def box_iou(
         finds_xyxy: Boxes, shape (N, 4).
         truths_xyxy: Boxes, shape (M, 4).
         ignored: bool (M,); for these the share of the find that lies inside (COCO's crowd rule).
+        seam: Column at which a panorama goes on at its first; None for flat pictures. Boxes then
+            start in [0, seam) and are at most that wide.
 
     Returns:
         float64 (N, M), in [0, 1]; 0 where both are empty.
@@ -71,21 +75,32 @@ def box_iou(
     """
     a = np.asarray(finds_xyxy, dtype=np.float64).reshape(-1, 1, 4)
     b = np.asarray(truths_xyxy, dtype=np.float64).reshape(1, -1, 4)
-    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=-1)
+    shared = _shared(a, b)
+    for step in () if seam is None else (-seam, seam):
+        shared = shared + _shared(a + np.array([step, 0, step, 0]), b)
     area_a = np.prod(np.clip(a[..., 2:] - a[..., :2], 0, None), axis=-1)
     area_b = np.prod(np.clip(b[..., 2:] - b[..., :2], 0, None), axis=-1)
     return _ratio(shared, area_a, area_b, ignored)
 
 
+def _shared(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    return np.asarray(np.prod(np.clip(high - low, 0, None), axis=-1), dtype=np.float64)
+
+
 def mask_iou(
-    finds: Sequence[Patch], truths: Sequence[Patch], ignored: NDArray[np.bool_] | None = None
+    finds: Sequence[Patch],
+    truths: Sequence[Patch],
+    ignored: NDArray[np.bool_] | None = None,
+    *,
+    seam: int | None = None,
 ) -> NDArray[np.float64]:
     """Return the IoU of each found mask with each true mask, as `box_iou`; float64 (N, M)."""
     shared = np.zeros((len(finds), len(truths)))
+    steps = (0,) if seam is None else (0, -seam, seam)
     for i, find in enumerate(finds):
         for j, truth in enumerate(truths):
-            shared[i, j] = intersection(find, truth)
+            shared[i, j] = sum(intersection(find.shifted(step), truth) for step in steps)
     area_a = np.array([find.area for find in finds], dtype=np.float64).reshape(-1, 1)
     area_b = np.array([truth.area for truth in truths], dtype=np.float64).reshape(1, -1)
     return _ratio(shared, area_a, area_b, ignored)

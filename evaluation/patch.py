@@ -61,6 +61,36 @@ class Patch:
         """Return the mask's pixels in a window that lies inside the crop (a view)."""
         return self.mask[y0 - self.y0 : y1 - self.y0, x0 - self.x0 : x1 - self.x0]
 
+    def shifted(self, columns: int) -> Patch:
+        """Return it moved to the right by some columns."""
+        return Patch(self.x0 + columns, self.y0, self.mask)
+
+    def within_turn(self, turn: int) -> Patch:
+        """Return it with what lies more than a turn behind its first column folded onto that."""
+        if self.mask.shape[1] <= turn:
+            return self
+        mask = self.mask[:, :turn].copy()
+        over = self.mask[:, turn : 2 * turn]
+        mask[:, : over.shape[1]] |= over
+        return Patch(self.x0, self.y0, mask)
+
+    def pieces(self, width: int) -> tuple[Patch, ...]:
+        """Return its parts in a picture of this width, which go on at its first column.
+
+        Itself where it ends in the picture, as all do in flat ones.
+
+        >>> [p.x0 for p in Patch(3, 0, np.ones((1, 3), dtype=bool)).pieces(4)]
+        [3, 0]
+        """
+        if self.x1 <= width:
+            return (self,)
+        inside = max(0, width - self.x0)
+        parts = (
+            Patch(self.x0, self.y0, self.mask[:, :inside]),
+            Patch(max(0, self.x0 - width), self.y0, self.mask[:, inside:]),
+        )
+        return tuple(part for part in parts if part.mask.size)
+
 
 def overlap(a: Patch, b: Patch) -> tuple[int, int, int, int] | None:
     """Return the window (x0, y0, x1, y1) that two crops share, or None."""
@@ -127,19 +157,31 @@ def _centres(
     return rows.astype(np.float64), columns.astype(np.float64)
 
 
-def annotation_to_patch(annotation: Annotation, geometry: str, *, height: int, width: int) -> Patch:
+def annotation_to_patch(
+    annotation: Annotation, geometry: str, *, height: int, width: int, wraps: bool = False
+) -> Patch:
     """Draw a true object in its class's geometry, equal to `Annotation.mask` but cropped.
 
     An object too thin to hold a pixel's centre counts as every pixel that it touches, so that
     nothing labelled is too small to be missed.
 
+    Args:
+        annotation: The object.
+        geometry: As in `Annotation.mask`.
+        height: Rows of the picture.
+        width: Columns of the picture.
+        wraps: Whether the last column borders on the first. An object whose box ends beyond the
+            width then goes on there, and its patch ends beyond the width too.
+
     Raises:
         PatchError: If the object lies outside the picture.
     """
-    patch = _segmentation_to_patch(annotation, height, width) if geometry == "mask" else None
+    across = wraps and annotation.box_xyxy[2] > width
+    outline = _unrolled_segmentation if across else _segmentation_to_patch
+    patch = outline(annotation, height, width) if geometry == "mask" else None
     if patch is None:
         draw = ellipse_to_patch if geometry == "ellipse" else box_to_patch
-        patch = draw(annotation.box_xyxy, height=height, width=width)
+        patch = draw(annotation.box_xyxy, height=height, width=2 * width if across else width)
     if patch is None:
         raise PatchError(
             f"annotation {annotation.id} of image {annotation.image_id} has box "
@@ -148,6 +190,20 @@ def annotation_to_patch(annotation: Annotation, geometry: str, *, height: int, w
     if patch.area == 0:
         return Patch(patch.x0, patch.y0, np.ones_like(patch.mask))
     return patch
+
+
+def _unrolled_segmentation(annotation: Annotation, height: int, width: int) -> Patch | None:
+    """Draw an outline across the seam from its box's first column on, over the width's end."""
+    rle = annotation.rle(height=height, width=width)
+    if rle is None:
+        return None
+    from pycocotools import mask as coco_mask
+
+    _, y, _, h = (int(v) for v in coco_mask.toBbox(rle))
+    x0 = math.floor(annotation.box_xyxy[0])
+    columns = np.arange(x0, min(math.ceil(annotation.box_xyxy[2]), x0 + width)) % width
+    mask = coco_mask.decode(rle)[y : y + h][:, columns].astype(bool)
+    return Patch(x0, y, mask) if mask.any() else None
 
 
 def _segmentation_to_patch(annotation: Annotation, height: int, width: int) -> Patch | None:

@@ -17,16 +17,18 @@ from evaluation.coverage import (
     WRITTEN_ALLOWANCE,
     coverage_shares,
     regions_of,
+    unrolled,
     written_coverage,
 )
 from evaluation.judging import ClassJudgement, check_detections, judge
+from evaluation.panoramas import drawn_finds
 from evaluation.rows import FindRow, ObjectRow, PictureRow
 from evaluation.truth import PictureTruth
 
 if TYPE_CHECKING:
-    from anonymization.bundle import Card
+    from anonymization.card import Card
     from anonymization.detection import Detections
-    from anonymization.picture import Picture
+    from anonymization.formats.picture import Picture
 
 Pixels = NDArray[np.uint8]
 Rewrite = Callable[[Pixels], Pixels]
@@ -46,6 +48,8 @@ class PictureResult:
         finds: Finds that the card's thresholds keep, heads and faces merged.
         all_finds: Finds at every score, for curves.
         written_failed: Objects that the regions hide and the written file does not.
+        thumbnail: Whether the thumbnail embedded in the written file shows the written picture;
+            None where it has none.
     """
 
     picture: PictureRow
@@ -53,6 +57,7 @@ class PictureResult:
     finds: tuple[FindRow, ...]
     all_finds: tuple[FindRow, ...]
     written_failed: tuple[ObjectRow, ...]
+    thumbnail: bool | None = None
 
 
 def judge_picture(
@@ -62,6 +67,7 @@ def judge_picture(
     taxonomy: Taxonomy,
     *,
     rewrite: Rewrite,
+    thumbnail: bool | None = None,
     seed: int = 0,
 ) -> PictureResult:
     """Judge what the anonymizer makes of one picture.
@@ -72,6 +78,7 @@ def judge_picture(
         card: The bundle's thresholds and margins.
         taxonomy: Geometry and identifiable rule of the truth; obscuring follows the card.
         rewrite: Writes pixels as the anonymizer does and reads them back (`rewritten_as`).
+        thumbnail: What the check of its embedded thumbnail said (`thumbnails.shows_written`).
         seed: Of the noise pictures.
 
     Raises:
@@ -86,31 +93,31 @@ def judge_picture(
     at_all_scores = judge(truth, merged, taxonomy, mask_threshold=card.mask_threshold)
     height, width = truth.image.height, truth.image.width
     patches = [thing.patch for thing in truth.objects]
-    hidden = coverage_shares(
-        patches,
-        regions_of(
-            shipped, card.taxonomy, height=height, width=width, mask_threshold=card.mask_threshold
-        ),
+    drawn = drawn_finds(shipped, truth.panorama)
+    regions = regions_of(
+        drawn, card.taxonomy, height=height, width=width, mask_threshold=card.mask_threshold
     )
-    written = _written(truth, shipped, card, rewrite, seed)
+    hidden = coverage_shares(patches, unrolled(regions, truth.seam))
+    written = _written(truth, drawn, card, rewrite, seed)
     objects = _object_rows(truth, judged, at_all_scores, hidden, written)
     return PictureResult(
-        picture=_picture_row(truth, shipped, card, taxonomy),
+        picture=_picture_row(truth, drawn, card, taxonomy),
         objects=objects,
         finds=tuple(_find_rows(truth, shipped, judged)),
         all_finds=tuple(_find_rows(truth, merged, at_all_scores)),
         written_failed=tuple(row for row in objects if _fell_short(row)),
+        thumbnail=thumbnail,
     )
 
 
 def _written(
-    truth: PictureTruth, shipped: Detections, card: Card, rewrite: Rewrite, seed: int
+    truth: PictureTruth, drawn: Detections, card: Card, rewrite: Rewrite, seed: int
 ) -> NDArray[np.float64]:
     from anonymization.obscuring import obscure
 
     def hide(pixels: Pixels) -> Pixels:
         return np.asarray(
-            obscure(pixels, shipped, card.taxonomy, mask_threshold=card.mask_threshold, seed=seed)
+            obscure(pixels, drawn, card.taxonomy, mask_threshold=card.mask_threshold, seed=seed)
         )
 
     return written_coverage(
@@ -129,7 +136,7 @@ def rewritten_as(picture: Picture) -> Rewrite:
     Pictures of other channels (grey, 16-bit, CMYK, with alpha) are checked through PNG: noise in
     their channels would not come back as the noise that went in.
     """
-    from anonymization.picture import decode, encode
+    from anonymization.formats.picture import decode, encode
 
     def rewrite(pixels: Pixels) -> Pixels:
         if picture.native.shape == pixels.shape and picture.encoding.mode == "RGB":
@@ -211,25 +218,24 @@ def _find_rows(
 
 
 def _picture_row(
-    truth: PictureTruth, shipped: Detections, card: Card, taxonomy: Taxonomy
+    truth: PictureTruth, drawn: Detections, card: Card, taxonomy: Taxonomy
 ) -> PictureRow:
     """Count pixels in no object; only where every gated class is labelled can that be known."""
     labelled = frozenset(truth.image.labelled)
     if not truth.fully_labelled(taxonomy.gated):
-        return PictureRow(truth.image.sha256, labelled, None, None)
+        return PictureRow(truth.image.sha256, labelled, None, None, truth.panorama)
     from anonymization.obscuring import obscured_mask
 
     height, width = truth.image.height, truth.image.width
     background = np.ones((height, width), dtype=bool)
     for thing in truth.objects:
-        patch = thing.patch
-        background[patch.y0 : patch.y1, patch.x0 : patch.x1] &= ~patch.mask
-    hidden = obscured_mask(
-        shipped, card.taxonomy, height, width, mask_threshold=card.mask_threshold
-    )
+        for patch in thing.patch.pieces(width):
+            background[patch.y0 : patch.y1, patch.x0 : patch.x1] &= ~patch.mask
+    hidden = obscured_mask(drawn, card.taxonomy, height, width, mask_threshold=card.mask_threshold)
     return PictureRow(
         truth.image.sha256,
         labelled,
         int(np.count_nonzero(background)),
         int(np.count_nonzero(background & hidden)),
+        truth.panorama,
     )

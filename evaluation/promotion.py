@@ -1,10 +1,10 @@
 """Step 8, promotion: the gate, and the alias in the MLflow registry.
 
 Reads reports/evaluation.json, reports/validation.json, artifacts/bundle and
-artifacts/evaluated/objects.json; writes reports/promotion.json, the verdict on the bundle under
-artifacts/verdicts, where the anonymizer looks for it, and after a promotion artifacts/promoted,
-the bundle with its verdict, ready to ship. The stage always runs, so that the alias follows the
-checked-out revision. A refusal is a successful run.
+artifacts/evaluated/objects.json; writes reports/promotion.json, under artifacts/verdicts the
+verdict on the bundle, where the anonymizer looks for it, and the report with the verdict on top,
+and after a promotion artifacts/promoted, the bundle with its verdict, ready to ship. The stage
+always runs, so that the alias follows the checked-out revision. A refusal is a successful run.
 
 By hand: `python -m evaluation.registry` (history, rollback, override).
 """
@@ -52,6 +52,7 @@ from evaluation.binding import (
 )
 from evaluation.config import EvaluationConfig
 from evaluation.gate import PROMOTED, Champion, Criterion, PromotionConfig, Verdict, judge
+from evaluation.record import recorded_outputs
 
 if TYPE_CHECKING:
     from anonymization.bundle import Bundle
@@ -137,7 +138,18 @@ def input_digest(settings: Settings) -> str:
     """Return the digest of all that the verdict rests on."""
     paths = (EVALUATION, VALIDATION, OBJECTS, BUNDLE, PREPARED / "reference.json", REFERENCE)
     code = Path(__file__).parent
-    own = ("binding", "gate", "paired", "promotion", "registry", "serving")
+    own = (
+        "binding",
+        "comparison",
+        "gate",
+        "paired",
+        "promotion",
+        "record",
+        "registry",
+        "report",
+        "serving",
+        "verdict_page",
+    )
     changed = changed_code(evaluated_code(read_json(EVALUATION))) if EVALUATION.is_file() else []
     values = {
         "settings": [
@@ -151,6 +163,7 @@ def input_digest(settings: Settings) -> str:
         "uri": tracking_uri(),
         "code": [sha256_of_file(code / f"{name}.py") for name in own],
         "changed": changed,
+        "recorded": recorded_outputs(),
         **{str(path): digest_of(path) if path.exists() else None for path in paths},
     }
     return sha256_of_json(values)
@@ -283,7 +296,9 @@ def promote(settings: Settings, *, inputs: str) -> None:
     turn = Turn.read()
     if not settings.tracking.enabled:
         unbound = Criterion("registry", False, "tracking.enabled is false, so no alias can move")
-        _write(_verdict(settings, turn, binding=[unbound]), turn, run_id=None, version=None)
+        verdict = _verdict(settings, turn, binding=[unbound])
+        _write(verdict, turn, run_id=None, version=None)
+        _write_page(settings, turn, None)
         return
     client = open_client()
     experiment = experiment_id(client, settings.tracking.experiment)
@@ -320,7 +335,8 @@ def _judge_and_move(
 
     config = settings.promotion
     seen = champion_version(client, config.model, config.alias)
-    verdict = _verdict(settings, turn, **_circumstances(client, experiment, settings, turn, seen))
+    known = _circumstances(client, experiment, settings, turn, seen)
+    verdict = _verdict(settings, turn, **known)
     with _recorded(client, experiment, settings, turn, verdict) as run_id:
         version = None
         if verdict.outcome == PROMOTED and not turn.forecast:
@@ -329,6 +345,7 @@ def _judge_and_move(
                 version = _move(client, settings, verdict, turn, experiment, run_id)
             _ship(verdict, turn)
         _write(verdict, turn, run_id=run_id, version=version)
+        _write_page(settings, turn, known.get("champion"))
 
 
 def _circumstances(
@@ -431,6 +448,8 @@ def _recorded(
         _record(run, settings, turn, verdict)
         yield str(run.run_id)
         run.log_artifact(REPORT)
+        if page_of(turn).is_file():
+            run.log_artifact(page_of(turn), obscured=True)
         run.set_tag("blurloop.verdict", digest)
 
 
@@ -476,6 +495,31 @@ def _write(verdict: Verdict, turn: Turn, *, run_id: str | None, version: str | N
     if not turn.forecast and bundle_is_judged(verdict.criteria):
         write_json(BUNDLE.parent / VERDICTS / f"{turn.bundle}.json", values)
     write_json(REPORT, values | {"run_id": run_id, "version": version, "text": verdict.to_text()})
+
+
+def page_of(turn: Turn) -> Path:
+    """Return where the report with the verdict stands; a forecast never takes a verdict's place."""
+    from anonymization.bundle import VERDICTS
+
+    return BUNDLE.parent / VERDICTS / f"{turn.bundle}{'-forecast' if turn.forecast else ''}.html"
+
+
+def _write_page(settings: Settings, turn: Turn, champion: Champion | None) -> None:
+    """Write the report again, with the verdict on top and the champion beside it."""
+    from evaluation.comparison import compare
+    from evaluation.verdict_page import write_page
+
+    compared = None
+    if champion is not None and champion.objects:
+        compared = compare(turn.rows.get("objects", []), champion.objects, champion.version)
+    write_page(
+        page_of(turn),
+        turn.evaluation,
+        read_json(REPORT),
+        settings.taxonomy,
+        rows=turn.rows,
+        comparison=compared,
+    )
 
 
 if __name__ == "__main__":

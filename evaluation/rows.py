@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from anonymization.panorama.projection import Equirectangular
+
 Box = tuple[float, float, float, float]
 
 
@@ -17,7 +19,7 @@ class ObjectRow:
         class_name: Its class.
         annotation_id: Its annotation.
         cluster: Group of pictures that stand or fall together.
-        box_xyxy: Its labelled box, picture pixels.
+        box_xyxy: Its labelled box, picture pixels; beyond the width across a panorama's seam.
         counted: Whether it is identifiable and no crowd.
         crowd: Whether it is a crowd.
         side_px: Side that the size rule measures.
@@ -87,9 +89,11 @@ class PictureRow:
         labelled: Classes of which every object is labelled.
         background_px: Pixels in no true object; None where that cannot be known.
         background_hidden_px: Those of them that are fully obscured; None likewise.
+        panorama: How it is projected; None for a flat picture.
     """
 
     sha256: str
     labelled: frozenset[str]
     background_px: int | None
     background_hidden_px: int | None
+    panorama: Equirectangular | None = None

@@ -39,7 +39,7 @@ def to_pixels(text: str) -> Any:
     import tempfile
     from pathlib import Path
 
-    from anonymization.picture import read_picture
+    from anonymization.formats.picture import read_picture
 
     try:
         content = base64.b64decode(text, validate=True)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from anonymization.panorama.projection import Equirectangular
 from anonymization.taxonomy import Taxonomy
+from data.coco import Dataset
 from evaluation.bound import CONFIDENCE
+from evaluation.calibration import calibration_error, reliability
+from evaluation.confusion import confusion_matrix
 from evaluation.matching import WRONG
 from evaluation.metrics import (
     average_precision,
+    coverage_curve,
     false_finds_per_picture,
     non_object_share_obscured,
     precision,
@@ -18,8 +24,11 @@ from evaluation.metrics import (
     size_bins,
     thinned,
 )
+from evaluation.panoramas import joined_dataset
 from evaluation.pictures import PictureResult
 from evaluation.rows import FindRow, ObjectRow
+from evaluation.slices import slice_table, slice_values
+from evaluation.tracks import track_table, tracks_of
 
 SENSES = ("detected", "covered")
 
@@ -31,6 +40,8 @@ def summarize(
     size_edges: Sequence[float],
     confidence: float = CONFIDENCE,
     seed: int = 0,
+    dataset: Dataset | None = None,
+    slices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the metrics of an evaluation, plain types.
 
@@ -40,10 +51,15 @@ def summarize(
         size_edges: Edges of the size bins as multiples of a class's identifiable line.
         confidence: One-sided, of the bounds.
         seed: Of the bootstrap.
+        dataset: The judged pictures and labels, which slices and tracks need; None without them.
+        slices: Fields of the manifest to slice by.
     """
     pictures = [result.picture for result in results]
     finds = [find for result in results for find in result.finds]
     failed = [row for result in results for row in result.written_failed]
+    rows = [row for result in results for row in result.objects]
+    panoramas = {picture.sha256: picture.panorama for picture in pictures}
+    asked = _Asked(tuple(slices), tuple(size_edges), confidence, seed)
     return {
         "pictures": len(results),
         "classes": {
@@ -58,8 +74,41 @@ def summarize(
         "non_object_share_obscured": non_object_share_obscured(pictures),
         "written_output_verified": {
             "pictures": sum(bool(result.objects) for result in results),
-            "failed": [_failed(row) for row in failed],
+            "failed": [*(_failed(row) for row in failed), *_failed_thumbnails(results)],
+            **_thumbnails(results),
         },
+        "confusion": confusion_matrix(rows, finds, pictures, taxonomy.names),
+        **(
+            {}
+            if dataset is None
+            else _by_slice_and_track(rows, dataset, taxonomy, asked, panoramas)
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How slices and tracks are measured."""
+
+    fields: tuple[str, ...]
+    size_edges: tuple[float, ...]
+    confidence: float
+    seed: int
+
+
+def _by_slice_and_track(
+    rows: Sequence[ObjectRow],
+    dataset: Dataset,
+    taxonomy: Taxonomy,
+    asked: _Asked,
+    panoramas: Mapping[str, Equirectangular | None],
+) -> dict[str, Any]:
+    dataset = joined_dataset(dataset, panoramas)
+    values = slice_values(dataset, taxonomy, asked.fields, asked.size_edges, panoramas)
+    how: dict[str, Any] = {"confidence": asked.confidence, "seed": asked.seed}
+    return {
+        "slices": slice_table(rows, values, **how),
+        "tracks": track_table(tracks_of(rows, dataset), **how),
     }
 
 
@@ -71,6 +120,18 @@ def _failed(row: ObjectRow) -> dict[str, Any]:
         "share": row.share,
         "written_share": row.written_share,
     }
+
+
+def _thumbnails(results: Sequence[PictureResult]) -> dict[str, int]:
+    """Return how many embedded thumbnails were looked at; nothing where no file has one."""
+    checked = sum(result.thumbnail is not None for result in results)
+    return {"thumbnails": checked} if checked else {}
+
+
+def _failed_thumbnails(results: Sequence[PictureResult]) -> list[dict[str, Any]]:
+    """Name the written files whose embedded thumbnail shows another picture."""
+    bad = [result.picture.sha256 for result in results if result.thumbnail is False]
+    return [{"sha256": sha256, "part": "thumbnail"} for sha256 in bad]
 
 
 def _of_class(
@@ -91,6 +152,7 @@ def _of_class(
     )
     line = taxonomy[name].identifiable_px
     counted = [row for row in rows if row.counted]
+    reliable = reliability(at_all_scores)
     return {
         **{sense: recall(rows, sense, confidence=confidence, seed=seed) for sense in SENSES},
         "pictures": len({row.sha256 for row in counted}),
@@ -102,6 +164,8 @@ def _of_class(
         "finds": len(finds),
         "false_finds": sum(find.state == WRONG for find in finds),
         "size_bins": size_bins(rows, [edge * line for edge in size_edges], line),
+        "coverage_curve": coverage_curve(rows),
+        "calibration": {"ece": calibration_error(reliable), "bins": reliable},
         "curve": thinned(precision_recall_curve(at_all_scores, counted_complete)),
     }
 
@@ -129,5 +193,9 @@ def metrics_to_log(summary: Mapping[str, Any]) -> dict[str, float | None]:
             metrics[f"bound/{name}/{sense}"] = None if bound is None else bound["bound"]
         for key in ("precision", "ap", "ap50", "ar"):
             metrics[f"{key}/{name}"] = values[key]
+        metrics[f"ece/{name}"] = values["calibration"]["ece"]
         metrics[f"objects/{name}"] = values["detected"]["total"]
+    for row in summary.get("tracks", []):
+        metrics[f"track_recall/{row['class']}"] = row["recall"]
+        metrics[f"longest_leak_frames/{row['class']}"] = row["longest_leak_frames"]
     return metrics

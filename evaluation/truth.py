@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from anonymization.errors import BlurloopError
+from anonymization.panorama.projection import Equirectangular
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image, is_identifiable
 from evaluation.matching import LABELLED, PARTIAL, UNLABELLED
+from evaluation.panoramas import joined, seam_of
 from evaluation.patch import Box, Patch, annotation_to_patch
 
 
@@ -27,8 +29,9 @@ class TruthObject:
     Attributes:
         annotation_id: Id of its annotation.
         class_name: Class of the taxonomy.
-        box_xyxy: Labelled box, picture pixels, half-open; may reach beyond the picture.
-        patch: Its pixels in the geometry of its class.
+        box_xyxy: Labelled box, picture pixels, half-open; may reach beyond the picture. Across
+            the seam of a panorama it ends beyond the width.
+        patch: Its pixels in the geometry of its class; across the seam beyond the width too.
         has_mask: Whether `patch` is a labelled outline (a class with outlines may have sets that
             label boxes only; such objects are matched by box).
         identifiable: Whether it could single somebody out.
@@ -59,11 +62,18 @@ class PictureTruth:
         image: The picture.
         objects: Its true objects, in the order of their annotations.
         cluster: Name of the group of pictures whose objects stand or fall together.
+        panorama: How the picture is projected; None for a flat one.
     """
 
     image: Image
     objects: tuple[TruthObject, ...]
     cluster: str
+    panorama: Equirectangular | None = None
+
+    @property
+    def seam(self) -> int | None:
+        """Column at which the picture goes on at its first one; None where it does not."""
+        return seam_of(self.panorama)
 
     def of_class(self, class_name: str) -> tuple[TruthObject, ...]:
         """Return the objects of one class, in order."""
@@ -85,25 +95,43 @@ class PictureTruth:
         return all(name in self.image.labelled for name in class_names)
 
 
-def truth_of(image: Image, annotations: Iterable[Annotation], taxonomy: Taxonomy) -> PictureTruth:
+def truth_of(
+    image: Image,
+    annotations: Iterable[Annotation],
+    taxonomy: Taxonomy,
+    panorama: Equirectangular | None = None,
+) -> PictureTruth:
     """Draw the true objects of one picture.
+
+    Args:
+        image: The picture.
+        annotations: Its labels.
+        taxonomy: The classes.
+        panorama: How it is projected (`panoramas.panorama_of_image`); None for a flat picture.
+            Pieces at both sides of its seam are one object (`panoramas.joined`).
 
     Raises:
         PatchError: If an object lies outside the picture.
         DatasetError: If an annotator's word is neither true, false nor null.
     """
-    objects = tuple(_truth_object(a, image, taxonomy[a.class_name]) for a in annotations)
-    return PictureTruth(image, objects, cluster_of(image))
+    wraps = seam_of(panorama) is not None
+    objects = tuple(
+        _truth_object(a, image, taxonomy[a.class_name], wraps)
+        for a in joined(annotations, image, panorama)
+    )
+    return PictureTruth(image, objects, cluster_of(image), panorama)
 
 
-def _truth_object(annotation: Annotation, image: Image, spec: ClassSpec) -> TruthObject:
+def _truth_object(
+    annotation: Annotation, image: Image, spec: ClassSpec, wraps: bool
+) -> TruthObject:
     by_width = spec.identifiable_side == "width"
     return TruthObject(
         annotation_id=annotation.id,
         class_name=annotation.class_name,
         box_xyxy=annotation.box_xyxy,
         patch=annotation_to_patch(
-            annotation, spec.geometry, height=image.height, width=image.width
+            annotation, spec.geometry, height=image.height, width=image.width, wraps=wraps
         ),
         has_mask=spec.geometry == "mask" and annotation.segmentation is not None,
         identifiable=is_identifiable(annotation, spec),

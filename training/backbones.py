@@ -1,4 +1,4 @@
-"""Feature pyramids over torchvision's and timm's backbones, chosen by name.
+"""Feature pyramids over torchvision's, timm's and detectron2's backbones, chosen by name.
 
 Shapes: N pictures, C channels, H and W input pixels (multiples of 32), S a stride.
 """
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from training.config import BackboneConfig
+from training.config import DETECTRON2, BackboneConfig
+from training.detectron2_backbone import Detectron2Backbone, build_detectron2_backbone
 from training.errors import BackboneError
+from training.folding import fold_norms
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -163,12 +165,18 @@ def _torchvision_body(name: str, config: BackboneConfig, *, pretrained: bool) ->
 TORCHVISION = ("resnet50", "resnet101", "mobilenet_v3_large")
 
 
-def build_backbone(config: BackboneConfig, *, pretrained: bool) -> Backbone:
+def build_backbone(config: BackboneConfig, *, pretrained: bool) -> Backbone | Detectron2Backbone:
     """Build the backbone and its pyramid.
 
     Raises:
-        BackboneError: If the name is unknown, or its weights cannot be had.
+        BackboneError: If the name is unknown, its weights cannot be had, or its library is not
+            installed.
     """
+    if config.name.startswith(DETECTRON2):
+        whole = build_detectron2_backbone(config, pretrained=pretrained)
+        if pretrained:
+            freeze_up_to(whole.body.get_submodule("bottom_up"), config.frozen_stride)
+        return whole
     if config.name in TORCHVISION:
         body = _torchvision_body(config.name, config, pretrained=pretrained)
         stats: Any = (IMAGENET_MEAN, IMAGENET_STD)
@@ -178,11 +186,13 @@ def build_backbone(config: BackboneConfig, *, pretrained: bool) -> Backbone:
     else:
         raise BackboneError(
             f"backbone {config.name!r} is unknown; expected tf_efficientnet_lite0, "
-            f"{', '.join(TORCHVISION)}, or timm/<name>"
+            f"{', '.join(TORCHVISION)}, timm/<name>, or {DETECTRON2}<model zoo configuration>"
         )
     channels = _channels_and_strides(body, config)
     if pretrained:
         freeze_up_to(body, config.frozen_stride)
+    if config.norm == "frozen":
+        fold_norms(body)
     return Backbone(body, channels, config, stats)
 
 

@@ -21,15 +21,19 @@ from conf import stage
 from data.layout import BUNDLE, PICTURES, PREPARED, REPORTS, TRAINED
 from data.tracking import TrackingConfig, stage_run
 from evaluation.gate import PromotionConfig
+from training.config import NETWORKS
 
 if TYPE_CHECKING:
-    from anonymization.bundle import Bundle, Card, GraphCard
+    from anonymization.bundle import Bundle
+    from anonymization.card import Card, GraphCard
     from anonymization.detection import Detections
     from data.coco import Dataset
     from training.calibration import Choice, ClassEvidence, Goal
     from training.networks import Network
 
 log = logging.getLogger(__name__)
+
+WEIGHTS = ("float32", "int8")
 
 PARITY_SCORE_MIN = 0.05
 """Below this, rounding decides whether a find passes the network's own score floor of 0.02."""
@@ -54,20 +58,33 @@ class BundleConfig:
     likely: float = 0.9
     false_finds_share: float = 0.8
     head_false_finds_max: float = 0.1
-    mask_threshold: float = 0.3
+    mask_thresholds: list[float] = field(default_factory=lambda: [0.3, 0.4, 0.5])
     parity_tolerance: float = 0.01
     parity_pictures: int = 3
+    weights: str = "float32"
+    networks: list[str] = field(default_factory=lambda: list(NETWORKS))
+    note: str = ""
 
     def __post_init__(self) -> None:
+        if self.weights not in WEIGHTS:
+            raise BundleConfigError(
+                f"bundle.weights is {self.weights!r}; expected one of {', '.join(WEIGHTS)}"
+            )
+        if not self.networks or not set(self.networks) <= set(NETWORKS):
+            raise BundleConfigError(
+                f"bundle.networks is {self.networks}; expected some of {', '.join(NETWORKS)}"
+            )
         if not 0 < self.threshold_min < 1 or not 0 < self.likely < 1:
             raise BundleConfigError(
                 f"bundle.threshold_min is {self.threshold_min} and bundle.likely {self.likely}; "
                 "expected both between 0 and 1"
             )
-        if not self.margins or sorted(set(self.margins)) != list(self.margins):
-            raise BundleConfigError(
-                f"bundle.margins is {self.margins}; expected at least one, ascending"
-            )
+        for name in ("margins", "mask_thresholds"):
+            values = getattr(self, name)
+            if not values or sorted(set(values)) != list(values):
+                raise BundleConfigError(
+                    f"bundle.{name} is {values}; expected at least one, ascending"
+                )
 
 
 @stage
@@ -78,15 +95,17 @@ def main(
     from data.coco import Dataset
     from training.networks import load_network
 
-    networks = {folder.name: load_network(folder) for folder in sorted(TRAINED.iterdir())}
+    networks = {name: load_network(TRAINED / name) for name in bundle.networks}
     val = Dataset.read(PREPARED / "val.json", taxonomy)
     with (
-        stage_run("bundle", tracking, params=asdict(bundle), inputs=_inputs()) as run,
+        stage_run("bundle", tracking, params=asdict(bundle), inputs=_inputs(networks)) as run,
         tempfile.TemporaryDirectory() as work,
     ):
         draft = draft_bundle(networks, taxonomy, bundle, Path(work), run_id=run.run_id)
         some = [PICTURES / image.file_name for image in val.images[: bundle.parity_pictures]]
         check_parity(networks, draft, some, bundle.parity_tolerance)
+        if bundle.weights == "int8":
+            draft = compacted(draft, Path(work))
         finds = detect_all(draft, val, score_min=bundle.threshold_min)
         card = calibrate(draft.card, val, finds, bundle, promotion)
         shipped = write(card, draft)
@@ -95,10 +114,10 @@ def main(
     log.info("bundle %s written to %s", shipped.digest[:12], BUNDLE)
 
 
-def _inputs() -> dict[str, str]:
+def _inputs(networks: Iterable[str]) -> dict[str, str]:
     return {
         "val": sha256_of_file(PREPARED / "val.json"),
-        **{f.name: sha256_of_file(f / "weights.safetensors") for f in sorted(TRAINED.iterdir())},
+        **{name: sha256_of_file(TRAINED / name / "weights.safetensors") for name in networks},
     }
 
 
@@ -111,7 +130,8 @@ def draft_bundle(
     run_id: str | None,
 ) -> Bundle:
     """Export every network and write a bundle with the lowest thresholds."""
-    from anonymization.bundle import Card, HeadCard, write_bundle
+    from anonymization.bundle import write_bundle
+    from anonymization.card import Card, HeadCard
     from training.export import export_onnx
 
     for name, network in networks.items():
@@ -121,17 +141,30 @@ def draft_bundle(
         thresholds=dict.fromkeys(taxonomy.names, config.threshold_min),
         graphs={name: graph_card(network) for name, network in networks.items()},
         head=HeadCard(threshold=config.threshold_min),
-        mask_threshold=config.mask_threshold,
-        provenance=_provenance(run_id),
+        mask_threshold=config.mask_thresholds[0],
+        provenance=_provenance(run_id, networks),
+        note=config.note,
     )
     return write_bundle(
         folder / "draft", card, {name: folder / f"{name}.onnx" for name in networks}
     )
 
 
+def compacted(bundle: Bundle, folder: Path) -> Bundle:
+    """Return the bundle with weights stored in 8 bits; what follows measures the difference."""
+    from dataclasses import replace
+
+    from anonymization.bundle import write_bundle
+    from training.compact import store_int8
+
+    unsigned = {name: replace(graph, sha256="") for name, graph in bundle.card.graphs.items()}
+    graphs = {name: store_int8(content) for name, content in bundle.graphs.items()}
+    return write_bundle(folder / "int8", replace(bundle.card, graphs=unsigned), graphs)
+
+
 def graph_card(network: Network) -> GraphCard:
     """Describe how pictures reach a network: as they did in training."""
-    from anonymization.bundle import GraphCard, GraphInput
+    from anonymization.card import GraphCard, GraphInput
     from training.export import output_names
     from training.networks import MULTIPLE
 
@@ -145,13 +178,13 @@ def graph_card(network: Network) -> GraphCard:
     )
 
 
-def _provenance(run_id: str | None) -> dict[str, Any]:
+def _provenance(run_id: str | None, networks: Iterable[str]) -> dict[str, Any]:
     trained = {
-        folder.name: {
-            "weights_sha256": sha256_of_file(folder / "weights.safetensors"),
-            "run_id": read_json(folder / "history.json").get("run_id"),
+        name: {
+            "weights_sha256": sha256_of_file(TRAINED / name / "weights.safetensors"),
+            "run_id": read_json(TRAINED / name / "history.json").get("run_id"),
         }
-        for folder in sorted(TRAINED.iterdir())
+        for name in networks
     }
     data = {split: sha256_of_file(PREPARED / f"{split}.json") for split in ("train", "val")}
     return {"bundle_run_id": run_id, "networks": trained, "data_sha256": data}
@@ -168,7 +201,7 @@ def check_parity(
     import torch
 
     from anonymization.detection import prepare
-    from anonymization.picture import read_picture
+    from anonymization.formats.picture import read_picture
     from anonymization.runtime import OnnxRuntime
     from training.export import output_names
     from training.parity import Answer, without_partner
@@ -195,7 +228,7 @@ def check_parity(
 
 
 def _pixels(file_name: str) -> Any:
-    from anonymization.picture import read_picture
+    from anonymization.formats.picture import read_picture
 
     return read_picture(PICTURES / file_name).pixels
 
@@ -224,7 +257,7 @@ def calibrate(
     from dataclasses import replace
 
     from evaluation.truth import truth_of
-    from training.calibration import choose
+    from training.calibration import choose, joint_worth
     from training.evidence import gather_evidence, with_margins
 
     taxonomy = card.taxonomy
@@ -236,22 +269,40 @@ def calibrate(
         }
         for source in ("mask_rcnn", "keypoint_rcnn")
     }
-    options: dict[str, Any] = {"mask_threshold": config.mask_threshold}
-    evidence = gather_evidence(
-        truths, split["mask_rcnn"], taxonomy, margins=config.margins, **options
-    )
-    goals = goals_of(evidence, config, promotion)
     limit = promotion.false_finds_per_picture_max * config.false_finds_share
-    choices = choose(evidence, goals, false_finds_max=limit - config.head_false_finds_max)
-    heads = gather_evidence(truths, split["keypoint_rcnn"], taxonomy, margins=[0.0], **options)
+    tried = {}
+    for mask_threshold in config.mask_thresholds:
+        evidence = gather_evidence(
+            truths,
+            split["mask_rcnn"],
+            taxonomy,
+            margins=config.margins,
+            mask_threshold=mask_threshold,
+        )
+        goals = goals_of(evidence, config, promotion)
+        found = choose(evidence, goals, false_finds_max=limit - config.head_false_finds_max)
+        tried[mask_threshold] = found
+    mask_threshold = max(tried, key=lambda threshold: joint_worth(tried[threshold]))
+    choices = tried[mask_threshold]
+    heads = gather_evidence(
+        truths, split["keypoint_rcnn"], taxonomy, margins=[0.0], mask_threshold=mask_threshold
+    )
     margins = {name: choice.margin for name, choice in choices.items()}
     return replace(
         card,
         taxonomy=with_margins(taxonomy, margins),
         thresholds={name: choice.threshold for name, choice in choices.items()},
         head=replace(card.head, threshold=head_threshold(heads, taxonomy, config)),
-        calibration=_calibration(choices, goals, val, taxonomy),
+        mask_threshold=mask_threshold,
+        calibration={
+            **_calibration(choices, goals, val, taxonomy),
+            "mask_thresholds": {str(t): _stands(found) for t, found in tried.items()},
+        },
     )
+
+
+def _stands(choices: Mapping[str, Choice]) -> dict[str, float]:
+    return {name: round(choice.likely, 4) for name, choice in choices.items()}
 
 
 def goals_of(

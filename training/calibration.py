@@ -3,8 +3,8 @@
 The gate will ask for a lower confidence bound on the reference set, so the choice asks: at this
 threshold and margin, and after what val has shown, how likely is the reference set to clear the
 gate? A class takes the highest threshold that makes it likely enough, with the smallest margin.
-The limit on false finds is one for all classes together; it is spent, find by find, on the class
-that stands worst. A class that it does not carry to its goal says that it falls short.
+The limit on false finds is one for all classes together; it is spent where it makes most likely
+that all of them clear the gate. A class that it does not carry to its goal says so.
 """
 
 from __future__ import annotations
@@ -148,32 +148,83 @@ def choose(
 ) -> dict[str, Choice]:
     """Choose threshold and margin of every class.
 
-    Each class starts at the fewest false finds. The class that stands worst, by likelihood, then
-    by recall, goes on to its next better setting, as long as all classes together stay within
-    the limit and it is short of its goal. A class without objects in val gets the lowest
-    threshold: what was not measured must not cost a person.
+    The limit on false finds is one for all classes together. Of all combinations of settings
+    within it, the one is taken that makes it most likely that every class clears the gate; of
+    those that are alike, the one with the fewest false finds. Where none fits, each class takes
+    its fewest. A class without objects in val gets the lowest threshold: what was not measured
+    must not cost a person.
 
     Args:
         evidence: What val showed, per class.
         goals: What each class has to reach.
         false_finds_max: Most false finds per fully labelled picture, all classes together.
     """
-    open_ = {name: list(settings(evidence[name], goals[name])) for name in evidence}
-    taken = {name: steps.pop(0) for name, steps in open_.items() if steps}
-    while waiting := [name for name, steps in open_.items() if steps]:
-        worst = min(waiting, key=lambda name: (taken[name].likely, taken[name].recalled))
-        step = open_[worst].pop(0)
-        spent = sum(setting.false_finds for name, setting in taken.items() if name != worst)
-        if spent + step.false_finds <= false_finds_max:
-            taken[worst] = step
-        else:
-            open_[worst].clear()
+    steps = {name: list(settings(evidence[name], goals[name])) for name in evidence}
+    taken = _best_within({n: s for n, s in steps.items() if s}, goals, false_finds_max)
     return {
         name: _choice(evidence[name], goals[name], taken[name])
         if name in taken
         else _unmeasured(evidence[name], goals[name])
         for name in evidence
     }
+
+
+BUDGET_STEPS = 2000
+"""Parts of the limit on false finds that the choice counts in, each setting rounded up."""
+
+
+def _best_within(
+    steps: Mapping[str, list[Setting]], goals: Mapping[str, Goal], limit: float
+) -> dict[str, Setting]:
+    """Return the best setting of each class under a limit for all (a knapsack, solved exactly)."""
+    if not steps:
+        return {}
+    spent = {
+        name: np.ceil([s.false_finds / max(limit, 1e-9) * BUDGET_STEPS for s in listed]).astype(int)
+        for name, listed in steps.items()
+    }
+    best = np.zeros(BUDGET_STEPS + 1)
+    taken: list[NDArray[np.int64]] = []
+    for name, listed in steps.items():
+        options = np.full((len(listed), BUDGET_STEPS + 1), -np.inf)
+        for row, setting in enumerate(listed):
+            cost = int(spent[name][row])
+            if cost <= BUDGET_STEPS:
+                value = _worth(setting, goals[name]) - FALSE_FIND_COST * setting.false_finds
+                options[row, cost:] = best[: BUDGET_STEPS + 1 - cost] + value
+        taken.append(options.argmax(axis=0))
+        best = options.max(axis=0)
+    if not np.isfinite(best[-1]):
+        return {name: listed[0] for name, listed in steps.items()}
+    left, chosen = BUDGET_STEPS, {}
+    for name, rows in zip(reversed(list(steps)), reversed(taken), strict=True):
+        row = int(rows[left])
+        chosen[name] = steps[name][row]
+        left -= int(spent[name][row])
+    return chosen
+
+
+LIKELY_FLOOR = 1e-3
+"""Added to likelihoods before their logarithm: those of a poor network vanish all alike, and
+recall decides between its settings."""
+
+FALSE_FIND_COST = 1e-4
+"""What a false find per picture weighs against log-likelihood: it decides between equals only."""
+
+
+def _worth(setting: Setting, goal: Goal) -> float:
+    """Return the log-likelihood of clearing the gate, no higher than wanted, plus the recall."""
+    return float(np.log(min(setting.likely, goal.likely) + LIKELY_FLOOR) + setting.recalled)
+
+
+def joint_worth(choices: Mapping[str, Choice]) -> float:
+    """Return how well choices for all classes do together, to compare them with others."""
+    measured = [
+        np.log(choice.likely + LIKELY_FLOOR) + min(choice.detected, choice.covered)
+        for choice in choices.values()
+        if choice.detected is not None and choice.covered is not None
+    ]
+    return float(sum(measured))
 
 
 def settings(evidence: ClassEvidence, goal: Goal) -> Iterator[Setting]:

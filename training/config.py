@@ -11,6 +11,8 @@ from training.errors import NetworkConfigError
 NETWORKS = ("mask_rcnn", "keypoint_rcnn")
 NORMS = ("frozen", "trained")
 OPTIMIZERS = ("adamw", "sgd")
+DETECTRON2 = "detectron2/"
+"""What names of detectron2's backbones start with; the rest is a model zoo configuration."""
 
 
 def _require(ok: bool, what: str, value: object, expected: str) -> None:
@@ -35,16 +37,20 @@ class BackboneConfig:
     """Feature extractor and pyramid.
 
     Attributes:
-        name: `tf_efficientnet_lite0`, `resnet50`, `resnet101`, `mobilenet_v3_large`, or
-            `timm/<name>` for any of timm's feature extractors.
+        name: `tf_efficientnet_lite0`, `resnet50`, `resnet101`, `mobilenet_v3_large`,
+            `timm/<name>` for any of timm's feature extractors, or `detectron2/<name>` for the
+            pyramid of a configuration in detectron2's model zoo (docs/detectron2.md).
         pretrained: Start from ImageNet weights. Those of `tf_efficientnet_lite0` come from an
-            installed package; the others are downloaded by torchvision and timm.
+            installed package; the others are downloaded by torchvision and timm. A backbone of
+            detectron2 starts from `weights`.
         norm: `frozen` keeps batch statistics and scales as pretrained (right for the few pictures
             a batch holds here), `trained` learns them.
         strides: Strides of the levels that enter the pyramid; one more is pooled on top.
         channels: Channels of each level of the pyramid.
         frozen_stride: Layers whose maps have this stride or a smaller one keep their pretrained
             weights; 0 trains all. Early layers hold edges and colours, and cost most to train.
+        weights: Path or URL of the weights that a backbone of detectron2 starts from (`.pkl`,
+            `.pth`); empty downloads those of its configuration in the model zoo.
     """
 
     name: str = "tf_efficientnet_lite0"
@@ -53,6 +59,7 @@ class BackboneConfig:
     strides: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
     channels: int = 96
     frozen_stride: int = 0
+    weights: str = ""
 
     def __post_init__(self) -> None:
         _require(self.norm in NORMS, "backbone.norm", self.norm, " or ".join(NORMS))
@@ -60,6 +67,10 @@ class BackboneConfig:
         ok = bool(self.strides) and all(s in (4, 8, 16, 32) for s in self.strides)
         ok = ok and all(b == 2 * a for a, b in zip(self.strides, self.strides[1:], strict=False))
         _require(ok, "backbone.strides", list(self.strides), "neighbours among 4, 8, 16, 32")
+        if self.weights:
+            ok = self.pretrained and self.name.startswith(DETECTRON2)
+            expected = f"'' unless backbone.name starts with {DETECTRON2} and pretrained is true"
+            _require(ok, "backbone.weights", self.weights, expected)
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,7 @@ class HeadConfig:
         map_channels: Channels of each convolution of the mask or keypoint head.
         map_samples: Most positives per picture that enter the mask or keypoint loss.
         map_weight: Weight of the mask or keypoint loss.
+        dice_weight: Weight of the Dice loss within the mask loss, beside cross-entropy.
         score_min: Finds below this score are never returned; thresholds above it are calibrated.
         nms_iou: IoU above which the weaker of two finds of one class is dropped.
         finds_max: Most finds per picture.
@@ -129,6 +141,7 @@ class HeadConfig:
     map_channels: list[int] = field(default_factory=lambda: [96, 96])
     map_samples: int = 16
     map_weight: float = 1.0
+    dice_weight: float = 1.0
     score_min: float = 0.02
     nms_iou: float = 0.5
     finds_max: int = 100
@@ -235,14 +248,19 @@ class LoadingConfig:
         batch_size: Pictures per step and device.
         workers: Processes that prepare batches; 0 prepares them between the steps.
         cache_mb: Memory for decoded pictures; what does not fit is decoded again every epoch.
+        repeat_share: Share of pictures below which a class's pictures are shown more often, by
+            the square root of what it lacks (`training.sampling`); 0 shows all alike.
     """
 
     batch_size: int = 4
     workers: int = 1
     cache_mb: int = 1500
+    repeat_share: float = 0.0
 
     def __post_init__(self) -> None:
         _require_positive(self, ["batch_size"])
+        share = self.repeat_share
+        _require(0 <= share <= 1, "loading.repeat_share", share, "0 to 1")
         for name in ("workers", "cache_mb"):
             _require(getattr(self, name) >= 0, f"loading.{name}", getattr(self, name), "0 or more")
 

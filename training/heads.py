@@ -19,31 +19,16 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import keypointrcnn_loss, project_masks_on_boxes
-from torchvision.ops import MultiScaleRoIAlign
-from torchvision.ops.poolers import initLevelMapper
 
 from anonymization.taxonomy import KEYPOINT_NAMES
 from training.config import HeadConfig
 from training.matching import Match, masked_bce, match
+from training.pooling import PyramidPool
 from training.proposals import BOX_BETA, PRIOR, clip, nms_by_group
 
 BOX_POOL = 7
 MAP_POOL = 14
 """Cells per side that a proposal is pooled to, for boxes and for maps (He et al. 2017)."""
-
-
-def _pool(strides: Sequence[int], cells: int) -> MultiScaleRoIAlign:
-    """Pool from the levels of the pyramid that are not pooled themselves.
-
-    The scales are set at once: torchvision infers them from the first picture, which bakes its
-    size into a traced graph.
-    """
-    names = [str(i) for i in range(len(strides))]
-    pool = MultiScaleRoIAlign(featmap_names=names, output_size=cells, sampling_ratio=2)
-    pool.scales = [1 / s for s in strides]
-    levels = [s.bit_length() - 1 for s in strides]
-    pool.map_levels = initLevelMapper(levels[0], levels[-1])
-    return pool
 
 
 def _start_small(predictor: nn.Module) -> None:
@@ -98,10 +83,10 @@ class PartialLabelHeads(nn.Module):
         super().__init__()
         self.config = config
         self.keypoints = keypoints
-        self.box_pool = _pool(strides, BOX_POOL)
+        self.box_pool = PyramidPool(strides, BOX_POOL)
         self.box_head = TwoMLPHead(channels * BOX_POOL**2, config.box_features)
         self.box_predictor = BoxPredictor(config.box_features, num_classes)
-        self.map_pool = _pool(strides, MAP_POOL)
+        self.map_pool = PyramidPool(strides, MAP_POOL)
         layers = list(config.map_channels)
         self.map_head: nn.Module
         self.map_predictor: nn.Module
@@ -118,13 +103,13 @@ class PartialLabelHeads(nn.Module):
 
     def _maps(self, features: OrderedDict[str, Tensor], boxes: list[Tensor]) -> Tensor:
         """Return mask logits (P, K, 28, 28) or keypoint logits (P, 17, 56, 56)."""
-        pooled = self.map_pool(features, boxes, [])
+        pooled = self.map_pool(features, boxes)
         return self.map_predictor(self.map_head(pooled))  # type: ignore[no-any-return]
 
     def _boxes(
         self, features: OrderedDict[str, Tensor], boxes: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        pooled = self.box_pool(features, boxes, [])
+        pooled = self.box_pool(features, boxes)
         return self.box_predictor(self.box_head(pooled))  # type: ignore[no-any-return]
 
     def losses(
@@ -186,7 +171,7 @@ class PartialLabelHeads(nn.Module):
             true = [t["keypoints"] for t in targets]
             # torchvision takes a view of the logits, which channels-last memory does not allow.
             return keypointrcnn_loss(logits.contiguous(), boxes, true, objects)  # type: ignore[no-any-return]
-        return _mask_loss(logits, boxes, objects, targets)
+        return mask_loss(*_true_maps(logits, boxes, objects, targets), self.config.dice_weight)
 
     def finds(
         self, features: OrderedDict[str, Tensor], proposals: list[Tensor], size: Tensor
@@ -225,9 +210,10 @@ class PartialLabelHeads(nn.Module):
         return chosen[keep], score[keep], label[keep]
 
 
-def _mask_loss(
+def _true_maps(
     logits: Tensor, boxes: list[Tensor], objects: list[Tensor], targets: list[dict[str, Tensor]]
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """Return the logits of each proposal's own class and its true mask, both (P, 28, 28)."""
     side = logits.shape[-1]
     true, labels = [], []
     for box, index, target in zip(boxes, objects, targets, strict=True):
@@ -235,7 +221,27 @@ def _mask_loss(
         true.append(project_masks_on_boxes(target["masks"][used], box, local, side))
         labels.append(target["labels"][index])
     own = logits[torch.arange(len(logits), device=logits.device), torch.cat(labels)]
-    return functional.binary_cross_entropy_with_logits(own, torch.cat(true))
+    return own, torch.cat(true)
+
+
+def mask_loss(logits: Tensor, true: Tensor, dice_weight: float) -> Tensor:
+    """Return cross-entropy per cell plus weighted Dice loss per object.
+
+    The gate asks for the IoU of outlines. Cross-entropy weighs cells, so thin limbs count little
+    beside full bodies; Dice (Milletari et al., V-Net, 2016) weighs each object's overlap.
+
+    Args:
+        logits: float, shape (P, M, M).
+        true: In [0, 1], shape (P, M, M).
+        dice_weight: Of the Dice loss beside the cross-entropy; 0 leaves it out.
+    """
+    loss = functional.binary_cross_entropy_with_logits(logits, true)
+    if dice_weight == 0:
+        return loss
+    found = logits.sigmoid()
+    shared = (found * true).sum((1, 2))
+    dice = (2 * shared + 1) / (found.sum((1, 2)) + true.sum((1, 2)) + 1)
+    return loss + dice_weight * (1 - dice).mean()
 
 
 def _pairs(first, second):  # type: ignore[no-untyped-def]

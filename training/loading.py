@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from anonymization.taxonomy import Taxonomy
 from data import coco
@@ -29,6 +29,7 @@ from training.samples import (
     show,
     to_target,
 )
+from training.sampling import EpochSampler, Key, repeat_factors
 
 
 def usable(dataset: coco.Dataset, *, network: str, classes: Sequence[str]) -> list[Image]:
@@ -52,8 +53,8 @@ def usable(dataset: coco.Dataset, *, network: str, classes: Sequence[str]) -> li
 class PictureSet(Dataset[dict[str, Any]]):
     """Samples of a list of pictures, kept in memory as far as it goes.
 
-    Index with (epoch, position): an augmented sample depends on seed, epoch and position alone,
-    whichever process makes it, so that a resumed training sees what an undisturbed one does.
+    Index with a `Key`: an augmented sample depends on the seed and its key alone, whichever
+    process makes it, so that a resumed training sees what an undisturbed one does.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class PictureSet(Dataset[dict[str, Any]]):
             bar.close()
 
     def _load(self, position: int) -> Sample:
-        from anonymization.picture import read_picture
+        from anonymization.formats.picture import read_picture
 
         image = self.images[position]
         return make_sample(
@@ -115,22 +116,23 @@ class PictureSet(Dataset[dict[str, Any]]):
             headroom=1.0 if self.seed is None else self.config.augmentation.scale_max,
         )
 
-    def sample(self, epoch: int, position: int) -> Sample:
-        """Return the sample that the network sees in this epoch."""
+    def sample(self, key: Key) -> Sample:
+        """Return the sample that the network sees."""
+        position = key[1]
         cached = self.cache.get(position)
         sample = _unpacked(*cached) if cached else self._load(position)
         if self.seed is None:
             return sample
-        rng = np.random.default_rng([self.seed, epoch, position])
+        rng = np.random.default_rng([self.seed, *key])
         augmentation = self.config.augmentation
         view = draw_view(sample, augmentation, rng)
         sample = show(sample, view, visible_min=augmentation.visible_min)
         self.photometry = self.photometry or Photometry(augmentation)
         return replace(sample, pixels=self.photometry(sample.pixels, rng))
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: Key) -> dict[str, Any]:
         """Return pixels, target and name."""
-        sample = self.sample(*key)
+        sample = self.sample(key)
         target = to_target(
             sample,
             geometries=self.geometries,
@@ -160,28 +162,6 @@ def _unpacked(sample: Sample, packed: list[Any]) -> Sample:
         None if rle is None else coco_mask.decode(rle).astype(bool) for rle in packed
     ]
     return replace(sample, masks=tuple(masks))
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Positions in an order drawn from seed and epoch; Lightning tells it the epoch."""
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length = length
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw another order from now on."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return self.length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yield (epoch, position)."""
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        return ((self.epoch, int(position)) for position in order)
 
 
 def to_batch(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -261,6 +241,9 @@ class Pictures(pl.LightningDataModule):
         measured = spread(usable(val, network=network, classes=classes), config.recall.pictures)
         self.train_set = PictureSet(images, train.by_image, folder, seed=seed, **common)
         self.val_set = PictureSet(measured, val.by_image, folder, seed=None, **common)
+        self.factors = repeat_factors(
+            images, train.by_image, classes, share=config.loading.repeat_share
+        )
         self.loading = config.loading
         self.measures = config.recall.every_epochs > 0 and bool(measured)
         self.seed = seed
@@ -275,10 +258,13 @@ class Pictures(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return augmented batches; the last of an epoch may be smaller."""
         workers = self.loading.workers
+        group = {"rank": 0, "processes": 1}
+        if self.trainer is not None:
+            group = {"rank": self.trainer.global_rank, "processes": self.trainer.world_size}
         return DataLoader(
             self.train_set,
             batch_size=self.loading.batch_size,
-            sampler=EpochSampler(len(self.train_set), self.seed),
+            sampler=EpochSampler(self.factors, self.seed, **group),
             num_workers=workers,
             collate_fn=to_batch,
             worker_init_fn=_quiet_worker,
@@ -290,7 +276,7 @@ class Pictures(pl.LightningDataModule):
         """Return the measured validation pictures; no loader where nothing is measured."""
         if not self.measures:
             return []
-        order = [(0, position) for position in range(len(self.val_set))]
+        order: list[Key] = [(0, position, 0) for position in range(len(self.val_set))]
         return [
             DataLoader(
                 self.val_set,

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from anonymization.files import read_json, write_json
 from training.backbones import build_backbone
-from training.config import NETWORKS, NetworkConfig
+from training.config import DETECTRON2, NETWORKS, NetworkConfig
+from training.detectron2_backbone import read_weights, start_heads, weights_source
 from training.errors import NetworkConfigError, TrainedNetworkError
 from training.heads import PartialLabelHeads
 from training.proposals import PartialLabelProposals, image_size
@@ -69,6 +70,10 @@ class Network(nn.Module):
         self.heads = PartialLabelHeads(
             channels, len(classes), strides[:-1], config.heads, keypoints=self.keypoints
         )
+        if pretrained and config.backbone.name.startswith(DETECTRON2):
+            state = read_weights(weights_source(config.backbone))
+            layers = len(config.heads.map_channels)
+            start_heads(self, state, keypoints=self.keypoints, layers=layers)
         self.register_buffer("pixel_mean", torch.tensor(self.backbone.mean).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(self.backbone.std).view(1, 3, 1, 1))
 

@@ -15,8 +15,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from anonymization.files import FileError, folder_in_one_step, read_json, write_json
+from anonymization.files import (
+    FileError,
+    folder_in_one_step,
+    read_json,
+    sha256_of_file,
+    write_json,
+)
 from anonymization.taxonomy import Taxonomy
+from conf import alone, is_follower
 from data.coco import Dataset
 from data.layout import PICTURES, PREPARED, TRAINED, WORK
 from data.tracking import StageRun, TrackingConfig, stage_run
@@ -26,7 +33,7 @@ from training.errors import NetworkConfigError, TrainingDataError
 from training.loading import Pictures
 from training.module import TrainingModule
 from training.networks import HISTORY, NETWORK, build_network, save_network
-from training.work import digest, locked
+from training.work import digest
 
 SCHEMA_VERSION = 1
 
@@ -68,15 +75,12 @@ def train(
     """
     data = [PREPARED / "train.json", PREPARED / "val.json"]
     settings = {"network": network, "config": config.to_dict(), "seed": seed}
+    start = Path(config.backbone.weights)
+    if start.is_file():  # the name alone would not tell that its content changed
+        settings["weights_sha256"] = sha256_of_file(start)
     key = digest(settings | {"taxonomy": taxonomy.to_dict()}, _existing(data))
 
-    def on_wait(process: str) -> None:
-        log.warning(
-            "process %s is training %s; waiting for it (end it with: kill %s)",
-            *(process, network, process),
-        )
-
-    with locked(WORK / f"training-{network}.lock", on_wait=on_wait):
+    with alone(WORK / f"training-{network}.lock"):
         out = TRAINED / network
         if _is_trained(out, key):
             log.info("%s is trained already with this configuration, data and code", network)
@@ -93,6 +97,9 @@ def train(
             config=config,
             seed=seed,
         )
+        if is_follower():
+            fit(network, config, pictures, work=work, seed=seed, on_metrics=None)
+            return
         inputs: dict[str, Any] = {"train": data[0], "val": data[1]}
         with stage_run(
             f"training@{network}", tracking, params=settings, inputs=inputs, **_resume(work)
@@ -147,6 +154,8 @@ def make_trainer(config: NetworkConfig, callbacks: list[pl.Callback], *, work: P
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
         "log_every_n_steps": 1_000_000,
+        # The pictures are shared out by their own sampler (training/sampling.py).
+        "use_distributed_sampler": False,
     }
     try:
         return pl.Trainer(
@@ -202,6 +211,9 @@ def fit(
     Returns:
         The module with the weights to ship, and the course of the training.
     """
+    # Lightning's own news (devices found, advice, checkpoints) would drown the lines of this step.
+    for name in ("pytorch_lightning", "lightning_utilities.core.rank_zero", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     pl.seed_everything(seed, verbose=False)
     built = build_network(network, config, pictures.train_set.classes)
     module = TrainingModule(built, seed)
@@ -221,6 +233,7 @@ def fit(
         # Frozen norms are meant to stay in eval mode; the rest is Lightning's own upkeep.
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")
+        warnings.filterwarnings("ignore", ".*Sparse CS. tensor support is in beta.*")
         warnings.filterwarnings("ignore", ".*`weights_only` was not set.*")
         trainer.fit(module, datamodule=pictures, ckpt_path=resumed, weights_only=True)
     if config.optimizer.ema_decay > 0:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from annotation.__main__ import annotate
-from annotation.backend import AnnotationConfig, AnnotationError, open_backend
-from annotation.sync import FILE
-from anonymization.files import FileError, write_json
+from annotation.backend import AnnotationConfig, AnnotationError
+from annotation.sync import sync
+from anonymization.files import FileError
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from data.layout import ANNOTATIONS, COLLECTED, MANIFEST, REVIEWED, SNAPSHOT
 from data.manifest import Manifest, Picture
+from data.preparation import PreparationConfig
 
 TAXONOMY = Taxonomy({"face": ClassSpec(geometry="ellipse", shape="ellipse")})
 SHAS = ("1" * 64, "2" * 64)
@@ -31,15 +33,19 @@ def _steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_reviewed_pictures_keep_their_labels() -> None:
-    snapshot = open_backend(AnnotationConfig()).sync()
-    write_json(SNAPSHOT / FILE, {"schema_version": 1, **snapshot})
-    dataset = annotate(AnnotationConfig(), TAXONOMY)
+    sync(AnnotationConfig(), PreparationConfig(), TAXONOMY)
+    dataset, report = annotate(AnnotationConfig(), TAXONOMY)
+    assert report["pictures"] == {"reviewed": 1, "from_source": 1}
     assert [i.sha256 for i in dataset.images] == [SHAS[1]]
     assert [a.image_id for a in dataset.annotations] == [2]
 
 
 def test_the_snapshot_is_constant() -> None:
-    assert open_backend(AnnotationConfig()).sync() == {"backend": "files"}
+    found = []
+    for _ in range(2):
+        sync(AnnotationConfig(), PreparationConfig(), TAXONOMY)
+        found.append([(p.name, p.read_bytes()) for p in SNAPSHOT.iterdir()])
+    assert found[0] == found[1]
 
 
 def test_without_a_snapshot_the_step_says_what_to_run() -> None:
@@ -47,6 +53,17 @@ def test_without_a_snapshot_the_step_says_what_to_run() -> None:
         annotate(AnnotationConfig(), TAXONOMY)
 
 
-def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(AnnotationError, match="'fles'; expected one of files"):
-        AnnotationConfig(backend="fles")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backend": "fles"}, "'fles'; expected one of files, label_studio"),
+        ({"url": "ftp://x"}, "expected http://host:port"),
+        ({"url": "http://me:secret@host"}, "without a name or password"),
+        ({"project": "ab"}, "3 to 50 characters"),
+        ({"pictures": "http://public"}, "expected local_files or an address"),
+        ({"annotators_per_picture": 0}, "annotators_per_picture is 0"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(AnnotationError, match=message):
+        AnnotationConfig(**settings)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anonymization.bundle import Bundle, Card, GraphCard, GraphInput, write_bundle
+from anonymization.bundle import Bundle, write_bundle
+from anonymization.card import Card, GraphCard, GraphInput
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 TAXONOMY = Taxonomy(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from anonymization.bundle import Bundle, BundleError, Card, VerdictError, write_bundle
+from anonymization.bundle import Bundle, VerdictError, write_bundle
+from anonymization.card import BundleError, Card, TilingCard
 
 
 def edit_card(bundle: Bundle, change: Callable[[dict[str, Any]], None]) -> None:
@@ -125,4 +126,35 @@ def test_a_dangling_link_is_refused(constant_bundle: Bundle) -> None:
     path.unlink()
     os.symlink("nowhere", path)
     with pytest.raises(BundleError, match="link to nothing"):
+        Bundle.load(constant_bundle.path)
+
+
+def test_a_card_without_tiling_keeps_the_digest_that_it_was_judged_under(
+    make_bundle: Callable[..., Bundle],
+) -> None:
+    plain = make_bundle(folder="a")
+    assert "tiling" not in plain.card.to_dict()
+    tiled = make_bundle(folder="b", tiling=TilingCard(shrink_max=1.5, panorama="pano-8k"))
+    assert tiled.card.tiling.shrink_max == 1.5
+    assert Bundle.load(tiled.path).card == tiled.card
+    other = make_bundle(folder="c", tiling=TilingCard(shrink_max=1.5, panorama="pano-16k"))
+    assert len({plain.digest, tiled.digest, other.digest}) == 3
+
+
+@pytest.mark.parametrize(
+    ("tiling", "message"),
+    [
+        ({"shrink_max": 0}, r"tiling\.shrink_max is 0"),
+        ({"shrink_max": True}, r"tiling\.shrink_max is True"),
+        ({"overlap": 0.9}, r"tiling\.overlap is 0\.9"),
+        ({"panorama": "pano-3k"}, r"tiling\.panorama: panorama preset is 'pano-3k'"),
+        ({"tiles": 4}, "tiling has unknown key 'tiles'"),
+        (4, "tiling is 4"),
+    ],
+)
+def test_a_card_with_impossible_tiling_is_refused(
+    constant_bundle: Bundle, tiling: object, message: str
+) -> None:
+    edit_card(constant_bundle, lambda card: card.update(tiling=tiling))
+    with pytest.raises(BundleError, match=message):
         Bundle.load(constant_bundle.path)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anonymization.bundle import Bundle, GraphCard, GraphInput
+from anonymization.bundle import Bundle
+from anonymization.card import GraphCard, GraphInput
 from anonymization.detection import (
     Detections,
     Detector,

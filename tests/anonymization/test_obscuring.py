@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from anonymization.detection import Detections, ShapeError
+from anonymization.finds import Detections, ShapeError
 from anonymization.obscuring import obscure, obscured_mask, paste_mask, region
-from anonymization.taxonomy import ClassSpec, Taxonomy
+from anonymization.shapes import Outline
+from anonymization.taxonomy import STRENGTH_MIN, ClassSpec, Taxonomy
 
 PLATE = ClassSpec("box", "box", margin=0.0)
 FACE = ClassSpec("ellipse", "ellipse", margin=0.0)
@@ -128,7 +129,7 @@ def test_the_corner_characters_of_a_plate_leave_nothing(method: str) -> None:
 
 def test_fully_replaced_pixels_do_not_depend_on_their_own_detail() -> None:
     """Two pictures of equal cell means and opposite detail come out alike."""
-    spec = ClassSpec("box", "box", margin=0.0)
+    spec = ClassSpec("box", "box", margin=0.0, strength=1.0)  # 2 x 2 cells, evenly cut
     checks = (np.indices((80, 80)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
     finds = one([0, 0, 80, 80])
     first = obscure(checks, finds, taxonomy(spec), seed=3)
@@ -219,3 +220,96 @@ def test_no_finds_leave_the_picture_as_it_is() -> None:
 def test_float_pixels_are_refused() -> None:
     with pytest.raises(ShapeError, match="float64"):
         obscure(np.zeros((4, 4, 3)), Detections.empty(), taxonomy(FACE))
+
+
+def tilted_mask() -> np.ndarray:
+    """A bar along the diagonal of its box."""
+    y, x = np.mgrid[:28, :28]
+    return (np.abs(x - y) < 5).astype(np.float32)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+def test_a_rotated_box_holds_every_pixel_of_its_mask_and_less_than_its_box(margin: float) -> None:
+    finds = one([20, 20, 120, 90], tilted_mask())
+    outline = obscured_mask(finds, taxonomy(ClassSpec("box", "outline", margin=0.0)), 140, 160)
+    turned = ClassSpec("box", "rotated_box", margin=margin)
+    hidden = obscured_mask(finds, taxonomy(turned), 140, 160)
+    assert not (outline & ~hidden).any()
+    assert hidden.sum() < 0.75 * 100 * 70
+
+
+def test_a_rotated_box_without_a_mask_becomes_its_box() -> None:
+    spec = taxonomy(ClassSpec("box", "rotated_box", margin=0.0))
+    hidden = obscured_mask(one([10, 10, 50, 30]), spec, 60, 80)
+    assert hidden[10:30, 10:50].all()
+    assert hidden.sum() == 800
+
+
+def test_a_drawn_outline_at_the_last_pixel_is_hidden() -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[19, 19] = True
+    outline = Outline(44, 44, mask)
+    hidden = obscured_mask(one([50, 50, 60, 60]), taxonomy(PLATE), 64, 64, outlines={0: outline})
+    assert hidden[63, 63]
+    assert hidden[50:60, 50:60].all()
+
+
+@pytest.mark.parametrize("shape", ["box", "rotated_box", "ellipse", "outline"])
+def test_a_synthetic_plate_does_not_depend_on_the_source(shape: str) -> None:
+    spec = ClassSpec("box", shape, method="synthetic", margin=0.1)
+    finds = one([20, 20, 120, 60], tilted_mask())
+    first, second = noise(80, 140), 255 - noise(80, 140)
+    hidden = obscured_mask(finds, taxonomy(spec), 80, 140)
+    after = [obscure(pixels, finds, taxonomy(spec), seed=5) for pixels in (first, second)]
+    np.testing.assert_array_equal(after[0][hidden], after[1][hidden])
+    np.testing.assert_array_equal(after[0][~hidden], first[~hidden])
+
+
+def test_a_synthetic_plate_has_characters_of_its_own_each_time() -> None:
+    spec = ClassSpec("box", "box", method="synthetic", margin=0.0)
+    pixels, finds = np.zeros((60, 200, 3), np.uint8), one([0, 0, 200, 60])
+    drawn = [obscure(pixels, finds, taxonomy(spec)) for _ in range(4)]
+    ink = [(plate.max(axis=2) < 80).mean() for plate in drawn]
+    assert all(0.05 < share < 0.6 for share in ink)
+    assert len({plate.tobytes() for plate in drawn}) == 4
+
+
+def test_a_synthetic_plate_is_bright_in_every_colour_model() -> None:
+    spec = taxonomy(ClassSpec("box", "box", method="synthetic", margin=0.0))
+    finds = one([0, 0, 40, 20])
+    for shape in ((20, 40), (20, 40, 2), (20, 40, 3), (20, 40, 4)):
+        done = obscure(np.zeros(shape, np.uint16), finds, spec, seed=0)
+        assert done[..., 0].max() > 50000 if len(shape) == 3 else done.max() > 50000
+        assert len(shape) == 2 or shape[2] == 3 or (done[..., -1] == 65535).all()
+    inks = obscure(np.full((20, 40, 4), 200, np.uint8), finds, spec, seed=0, cmyk=True)
+    assert (inks[..., :3] == 0).all()
+    assert inks[..., 3].min() < 80
+
+
+def test_a_strength_below_the_floor_is_raised_to_it() -> None:
+    weak = ClassSpec("box", "box", margin=0.0, strength=0.01)
+    floor = ClassSpec("box", "box", margin=0.0, strength=STRENGTH_MIN)
+    pixels, finds = noise(200, 200), one([0, 0, 200, 200])
+    np.testing.assert_array_equal(
+        obscure(pixels, finds, taxonomy(weak), seed=1),
+        obscure(pixels, finds, taxonomy(floor), seed=1),
+    )
+
+
+@pytest.mark.parametrize("method", ["blur", "pixelate"])
+def test_noise_and_steps_make_averages_irreproducible(method: str) -> None:
+    spec = taxonomy(ClassSpec("box", "box", method=method, margin=0.0))
+    pixels, finds = noise(100, 100), one([0, 0, 100, 100])
+    first, second = (obscure(pixels, finds, spec).astype(int) for _ in range(2))
+    assert (first != second).mean() > 0.3
+    if method == "pixelate":
+        assert set(np.unique(first) % 8) <= {0, 7}  # steps of 8, and white
+
+
+def test_float_pixels_keep_their_range_and_holes_do_not_spread() -> None:
+    pixels = np.random.default_rng(0).random((40, 40)).astype(np.float32) * 50
+    pixels[20, 20] = np.nan
+    done = obscure(pixels, one([10, 10, 30, 30]), taxonomy(PLATE), seed=0)
+    assert np.isfinite(done).all()
+    assert 5 < done[10:30, 10:30].mean() < 45
+    np.testing.assert_array_equal(done[30:], pixels[30:])

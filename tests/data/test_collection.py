@@ -8,8 +8,11 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
+from anonymization.formats.picture import read_picture
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Dataset
 from data.collection import CollectionError, State, derive
@@ -214,3 +217,48 @@ def test_drawn_scenes_grow_without_changing(tmp_path: Path, collected: Run) -> N
     assert names[0] < names[1]
     assert {i.source for i in first.items} == {i.source for i in second.items}
     json.dumps([i.to_dict() for i in second.items], allow_nan=False)
+
+
+def test_a_picture_that_is_stored_turned_has_labels_as_it_is_displayed(
+    coco_set: Callable[..., Path], collected: Run, taxonomy: Taxonomy
+) -> None:
+    root = coco_set([1])
+    stored = np.zeros((64, 80, 3), np.uint8)
+    stored[40:60, 10:30] = 255  # after a quarter turn to the right: rows 10 to 30, columns 4 to 24
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6
+    PillowImage.fromarray(stored).save(root / "images/1.png", exif=exif)
+    coco_set(
+        [],
+        images=[{"id": 1, "file_name": "images/1.png", "width": 64, "height": 80}],
+        annotations=[{"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 10, 20, 20]}],
+    )
+    collected()
+    (picture,) = manifest().pictures
+    assert (picture.width, picture.height) == (64, 80)
+    x0, y0, x1, y1 = (int(v) for v in dataset(taxonomy).annotations[0].box_xyxy)
+    displayed = read_picture(PICTURES / picture.file_name).pixels
+    assert displayed[y0:y1, x0:x1].min() == 255
+    assert displayed.sum() == displayed[y0:y1, x0:x1].sum()
+
+
+@pytest.mark.realdata
+def test_real_sets_are_collected_with_what_each_of_them_labels(
+    realdata: Path, tmp_path: Path, collected: Run
+) -> None:
+    for name in ("faces", "plates_openalpr", "street_coco"):
+        values = json.loads((realdata / name / "annotations.json").read_text())
+        kept = {image["id"] for image in values["images"][:6]}
+        values["images"] = values["images"][:6]
+        values["annotations"] = [a for a in values["annotations"] if a["image_id"] in kept]
+        folder = tmp_path / "sets" / name
+        folder.mkdir(parents=True)
+        (folder / "images").symlink_to(realdata / name / "images")
+        (folder / "annotations.json").write_text(json.dumps(values))
+    state = collected()
+    assert len(manifest().pictures) == 18
+    by_source = {item.source: item.labels for item in state.items}
+    assert "face" not in by_source["coco-street_coco"].labelled
+    assert {"person", "vehicle"} <= set(by_source["coco-street_coco"].labelled)
+    assert by_source["coco-faces"].labelled == ("face",)
+    assert "license_plate" in by_source["coco-plates_openalpr"].partial

@@ -12,7 +12,14 @@ import pytest
 from anonymization.taxonomy import Taxonomy
 from data.coco import Annotation, Dataset, Image
 from data.layout import ANNOTATED, ANNOTATIONS, PICTURES, PREPARED
-from data.preparation import PreparationConfig, PreparationError, Prepared, report, split
+from data.preparation import (
+    PreparationConfig,
+    PreparationError,
+    Prepared,
+    image_to_member,
+    report,
+    split,
+)
 from data.reference import (
     ReferenceSetError,
     check_present,
@@ -109,6 +116,29 @@ def test_a_bridging_group_is_dropped_from_train_and_reported(taxonomy: Taxonomy)
     assert train not in shas(second.train)
     assert judged in shas(second.reference)
     assert report(second, taxonomy)["bridging"] == sorted([train, sha(60)])
+
+
+def test_a_group_keeps_its_side_whichever_of_its_pictures_is_annotated_first(
+    taxonomy: Taxonomy,
+) -> None:
+    """Sequences of three: annotators finish the last picture of each first, then the others."""
+    everything = tuple(
+        replace(i, fields=i.fields | {"sequence": str(n // 3)})
+        for n, i in enumerate(images(range(180)))
+    )
+    near = {i.sha256: sha(f"hash {i.sha256}") for i in everything}
+    members = [image_to_member(image) for image in everything]
+
+    def sides(done: tuple[Image, ...]) -> dict[str, str]:
+        found = split(dataset(done), near, taxonomy, CONFIG, reviewed=members)
+        parts = {"train": found.train, "val": found.val, "judges": found.reference}
+        return {s: name for name, part in parts.items() for s in shas(part)}
+
+    first, second = sides(everything[2::3]), sides(everything)
+    assert len(first) == 60
+    assert {s: second[s] for s in first} == first
+    alone = split(dataset(everything[2::3]), near, taxonomy, CONFIG, Path("elsewhere"))
+    assert shas(alone.train) != {s for s, side in first.items() if side == "train"}
 
 
 def test_corrected_reference_labels_are_ignored_and_reported(taxonomy: Taxonomy) -> None:

@@ -1,5 +1,7 @@
 """The evaluation of drawn pictures, from finds to report, without a network."""
 
+import base64
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -8,13 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from anonymization.bundle import Card, GraphCard, GraphInput
+from anonymization.card import Card, GraphCard, GraphInput
 from anonymization.detection import Detections
+from anonymization.files import read_json
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from evaluation.config import EvaluationConfig, EvaluationConfigError
+from evaluation.gallery import Album, worst_misses
 from evaluation.pictures import PictureResult, judge_picture, through_png
-from evaluation.report import ratio, worst_misses, write_report
+from evaluation.report import ratio, write_report
 from evaluation.summary import metrics_to_log, summarize
 from evaluation.truth import TruthError, check_reference, truth_of
 
@@ -119,7 +123,7 @@ def test_metrics_for_mlflow_carry_class_and_sense() -> None:
 
 def test_the_report_is_one_page_and_shows_no_true_pixel_of_a_miss(tmp_path: Path) -> None:
     pixels = np.full((*SIZE, 3), 128, np.uint8)
-    pixels[60:80, 10:50] = np.indices((20, 40)).sum(0)[..., None] % 2 * 255
+    pixels[60:80, 10:50] = (np.indices((20, 40)) // 5).sum(0)[..., None] % 2 * 255
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     Pillow.fromarray(pixels).save(pictures / "a.png")
@@ -128,15 +132,25 @@ def test_the_report_is_one_page_and_shows_no_true_pixel_of_a_miss(tmp_path: Path
     about |= {"reference_digest": "r" * 64, "code_revision": "c", "run_id": None}
     folder = tmp_path / "evaluated"
     folder.mkdir()
-    write_report(
-        folder, summary(result) | about, result.objects, dataset(), TAXONOMY,
-        pictures=pictures, misses_max=5,
-    )  # fmt: skip
-    page = (folder / "report.html").read_text()
+    album = Album(dataset(), TAXONOMY, pictures)
+    write_report(folder, summary(result) | about, result.objects, result.finds, album, most=5)
+    page, local = ((folder / name).read_text() for name in ("report.html", "report_local.html"))
     assert not re.search(r"(src|href)=\"(?!data:)", page)
-    (miss,) = sorted((folder / "misses").iterdir())
-    inside = np.asarray(Pillow.open(miss))[:, 80:100].std()
-    assert inside < 60, "the checkerboard of the missed plate would have a spread of 127"
+    (shown,) = read_json(folder / "gallery.json")["pictures"]
+    assert shown["data"] in page
+    assert shown["data"] not in local
+    assert "people as they are" not in page
+    assert "people as they are" in local
+    # The checkerboard of the missed plate has a spread of 127.
+    assert spread(shown["data"]) < 60
+    (raw,) = re.findall(r"data:image/jpeg;base64,([^\"]+)", local)
+    assert spread(raw) > 90
+
+
+def spread(data: str) -> float:
+    """Of the pixels inside the plate's frame, in a tile of 240 pixels."""
+    tile = np.asarray(Pillow.open(io.BytesIO(base64.b64decode(data))))
+    return float(tile[140:180, 32:128].std())
 
 
 def test_the_least_hidden_miss_comes_first() -> None:

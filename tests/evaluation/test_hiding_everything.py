@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 import evaluation.__main__ as stage
-from anonymization.bundle import Bundle, Card, GraphCard, GraphInput
+from anonymization.bundle import Bundle
+from anonymization.card import Card, GraphCard, GraphInput
 from anonymization.detection import Detections, Detector
-from anonymization.picture import read_picture
+from anonymization.formats.picture import read_picture
 from anonymization.taxonomy import Taxonomy
 from data.coco import Annotation, Dataset, Image, mask_to_rle
 from data.layout import PICTURES
@@ -78,7 +79,7 @@ class Made:
     dataset: Dataset
     pixels: dict[bytes, Image]
 
-    def detect(self, pixels: np.ndarray, *, score_min: float | None = None) -> Detections:
+    def detect(self, pixels: np.ndarray, **_: object) -> Detections:
         image = self.pixels[pixels.tobytes()]
         return self.model(image, self.dataset.by_image[image.id])
 

@@ -20,7 +20,8 @@ import pytest
 import yaml
 from PIL import Image as Pillow
 
-from anonymization.bundle import Bundle, Card, GraphCard, GraphInput, write_bundle
+from anonymization.bundle import Bundle, write_bundle
+from anonymization.card import Card, GraphCard, GraphInput
 from anonymization.files import read_json, sha256_of_file, write_json
 from anonymization.registry import load_bundle
 from anonymization.taxonomy import ClassSpec, Taxonomy
@@ -33,6 +34,7 @@ from evaluation.bound import lower_bound
 from evaluation.config import EvaluationConfig
 from evaluation.gate import PromotionConfig
 from evaluation.promotion import ChampionMovedError, Settings
+from evaluation.record import dvc_md5
 
 ROOT = Path(promotion.__file__).parent.parent
 TAXONOMY = Taxonomy({"face": ClassSpec(geometry="ellipse", shape="ellipse")})
@@ -279,6 +281,21 @@ def test_what_was_edited_by_hand_after_the_evaluation_is_refused(repo, turn, pat
     report = run()
     assert report["outcome"] == "REFUSED"
     assert said in reasons(report)
+
+
+def test_results_edited_so_that_they_agree_with_each_other_are_not_those_that_dvc_recorded(
+    repo, turn
+):
+    turn(threshold=0.3, missed=60)
+    paths = ("artifacts/evaluated", "reports/evaluation.json")
+    outs = [{"path": path, "md5": dvc_md5(Path(path))} for path in paths]
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"evaluation": {"outs": outs}}}))
+    assert "dvc.lock" not in reasons(run())
+    # The same bundle, evaluated without a miss: every digest in the results fits the others.
+    turn(threshold=0.3)
+    report = run()
+    assert report["outcome"] == "REFUSED"
+    assert "is not what dvc.lock recorded of the evaluation" in reasons(report)
 
 
 def test_a_reference_set_that_is_not_the_released_one_is_refused(repo, turn):

@@ -43,16 +43,17 @@ def test_code_and_settings_of_every_stage_follow_its_imports(stages):
     assert updated(text) == text, "run `python -m conf.dependencies`"
 
 
-def test_dependencies_are_files_but_for_data(stages):
+def test_dependencies_are_files_or_whole_subpackages_but_for_data(stages):
     for name, stage in stages.items():
-        for path in body(stage)["deps"]:
-            is_data = path.startswith(("artifacts/", "reports/")) or path in ("conf", "reference")
-            assert is_data or Path(path).is_file(), f"{name} depends on {path}"
+        for path in map(Path, body(stage)["deps"]):
+            is_data = path.parts[0] in ("artifacts", "reports", "conf", "reference")
+            is_code = path.is_file() or (len(path.parts) > 1 and path.is_dir())
+            assert is_data or is_code, f"{name} depends on {path}"
 
 
 def test_a_change_in_drawing_trains_nothing_again(stages):
     for name in ("training", "bundle", "evaluation"):
-        drawing = [path for path in body(stages[name])["deps"] if path.startswith("data/street/")]
+        drawing = [path for path in body(stages[name])["deps"] if path.startswith("data/street")]
         assert not drawing, f"{name} depends on {drawing}"
 
 
@@ -110,3 +111,17 @@ def test_overrides_stand_together_at_the_end_of_each_command(stages):
     for command in commands():
         if command.stage != "config":
             assert command.text.startswith(f"python -m {command.module} ${{frozen}}")
+
+
+def test_a_subpackage_stands_as_a_folder_only_where_all_of_it_is_imported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    package = tmp_path / "data" / "kinds"
+    package.mkdir(parents=True)
+    (tmp_path / "data/__init__.py").write_text("")
+    (package / "__init__.py").write_text('"""Doc."""\n')
+    (package / "a.py").write_text("A = 1\n")
+    (package / "b.py").write_text("B = 1\n")
+    (tmp_path / "data/one.py").write_text("from data.kinds import a\n")
+    (tmp_path / "data/all.py").write_text("from data.kinds import a, b\n")
+    assert code_of("data.one") == ["data/kinds/a.py", "data/one.py"]
+    assert code_of("data.all") == ["data/all.py", "data/kinds"]

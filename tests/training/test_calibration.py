@@ -9,6 +9,7 @@ from training.calibration import (
     ClassEvidence,
     Goal,
     choose,
+    joint_worth,
     needed_recalls,
     pass_probability,
 )
@@ -101,3 +102,31 @@ def test_needed_recalls_is_the_smallest_count_that_clears() -> None:
 def test_an_empty_reference_is_never_likely_to_clear() -> None:
     empty = Goal(0, 1, 0.8, 0.05)
     assert pass_probability(10, 10, goal=empty) == 0.0
+
+
+def test_choices_for_all_classes_are_worth_less_when_one_class_is_poor() -> None:
+    good = evidence([0.9] * 200, [[0.9] * 200], [0.0])
+    poor = evidence([0.9] * 150 + [-np.inf] * 50, [[0.9] * 200], [0.0])
+    goals = {"face": GOAL, "person": GOAL}
+    both = choose({"face": good, "person": good}, goals, false_finds_max=1.0)
+    one = choose({"face": good, "person": poor}, goals, false_finds_max=1.0)
+    assert joint_worth(both) > joint_worth(one)
+
+
+def test_a_hopeless_class_does_not_starve_one_that_little_would_help() -> None:
+    hopeless = evidence(
+        [0.9] * 100 + [0.1] * 5 + [-np.inf] * 95, [[0.9] * 200], [0.0], [0.5] * 8 + [0.3] * 2
+    )
+    close = evidence([0.9] * 190 + [0.4] * 10, [[0.9] * 190 + [0.4] * 10], [0.0], [0.5] * 2)
+    goals = {"vehicle": GOAL, "person": GOAL}
+    choices = choose({"vehicle": hopeless, "person": close}, goals, false_finds_max=1.0)
+    assert choices["person"].reached
+    assert choices["person"].threshold == pytest.approx(0.4)
+    assert choices["vehicle"].threshold == pytest.approx(0.9)
+
+
+def test_where_not_even_the_fewest_false_finds_fit_they_are_taken() -> None:
+    noisy = evidence([0.9] * 100 + [0.2] * 100, [[0.9] * 200], [0.0], [0.95] * 30)
+    choices = choose({"face": noisy}, {"face": GOAL}, false_finds_max=1.0)
+    assert choices["face"].threshold == pytest.approx(0.9)
+    assert choices["face"].false_finds_per_picture == pytest.approx(3.0)

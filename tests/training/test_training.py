@@ -19,6 +19,7 @@ import pytorch_lightning as pl  # noqa: E402
 from PIL import Image as PillowImage  # noqa: E402
 
 from anonymization.taxonomy import ClassSpec, Taxonomy  # noqa: E402
+from conf import alone  # noqa: E402
 from data.coco import Annotation, Dataset, Image  # noqa: E402
 from training import run as training_run  # noqa: E402
 from training.config import (  # noqa: E402
@@ -39,7 +40,7 @@ from training.loading import Pictures, usable  # noqa: E402
 from training.module import TrainingModule, rate_share  # noqa: E402
 from training.networks import build_network  # noqa: E402
 from training.recall import recalled  # noqa: E402
-from training.work import digest, locked  # noqa: E402
+from training.work import digest  # noqa: E402
 
 TAXONOMY = Taxonomy(
     {
@@ -216,25 +217,26 @@ def test_the_keypoint_network_takes_pictures_that_can_teach_it(
 
 
 def _hold(path: Path, held: Any) -> None:
-    with locked(path, on_wait=lambda process: None):
+    with alone(path):
         held.set()
         time.sleep(1.0)
 
 
-def test_a_second_training_waits_for_the_first_and_names_its_process(tmp_path: Path) -> None:
+def test_a_second_training_waits_for_the_first_and_names_its_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     context = multiprocessing.get_context("spawn")
     held = context.Event()
     path = tmp_path / "training.lock"
     first = context.Process(target=_hold, args=(path, held))
     first.start()
     assert held.wait(60)
-    waited: list[str] = []
 
-    with locked(path, on_wait=waited.append):
+    with alone(path):
         pass
 
     first.join()
-    assert waited == [str(first.pid)]
+    assert f"process {first.pid} of an earlier turn runs this stage still" in caplog.text
 
 
 def test_the_work_folder_is_another_one_when_settings_or_data_change(tmp_path: Path) -> None:

@@ -1,0 +1,412 @@
+"""JPEG without loss outside of what changed: only touched MCUs are encoded again.
+
+A minimum coded unit (MCU) is the smallest square of a JPEG whose pixels depend on no other DCT
+block: 8x8 pixels, 16x16 with 4:2:0. Units that hold a changed pixel are encoded from the new
+pixels with the source's quantization tables and sampling; every other block keeps its
+coefficients bit by bit. The source's markers, scans and trailing bytes are not copied.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonymization.formats import turbojpeg
+from anonymization.formats.turbojpeg import TurboJpegError
+
+Bytes = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+APP0, APP1, APP2, APP13, APP14, COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
+_DHT, _SOS, _DQT = 0xC4, 0xDA, 0xDB
+FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
+"""Sequential and progressive, Huffman and arithmetic; not lossless, not hierarchical."""
+_ALL_FRAMES = {*range(0xC0, 0xD0)} - {_DHT, 0xC8, 0xCC}
+PROGRESSIVE, _ARITHMETIC = {0xC2, 0xCA}, {0xC9, 0xCA}
+
+_UNITS_AT_ONCE = 2048
+"""Units that are encoded together, which bounds memory to some 20 MB."""
+
+_ZIGZAG = np.array(
+    sorted(range(64), key=lambda i: (i // 8 + i % 8, (i // 8 if (i // 8 + i % 8) % 2 else i % 8)))
+)
+"""Natural position of each coefficient in the order of a file (ITU-T T.81, figure A.6)."""
+
+
+def _cosines() -> Floats:
+    """Return the orthonormal DCT-II of eight samples, float32 (8, 8): frequency, sample."""
+    frequency, sample = np.mgrid[:8, :8]
+    table = np.cos((2 * sample + 1) * frequency * np.pi / 16) / 2
+    table[0] /= np.sqrt(2)
+    return np.asarray(table, np.float32)
+
+
+_DCT = _cosines()
+
+# Of a standard Huffman table (T.81, annex K.3): class and number, then how many codes per length.
+_STANDARD_TABLES = {
+    bytes.fromhex(text)
+    for text in (
+        "0000010501010101010100000000000000",
+        "0100030101010101010101010000000000",
+        "100002010303020403050504040000017d",
+        "1100020102040403040705040400010277",
+    )
+}
+
+
+@dataclass(frozen=True)
+class Component:
+    """One colour plane.
+
+    Attributes:
+        across: Blocks of an MCU, horizontally.
+        down: Blocks of an MCU, vertically.
+        table: float32, shape (64,), quantization steps in natural order.
+    """
+
+    across: int
+    down: int
+    table: Floats
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a JPEG's header says of its blocks.
+
+    Attributes:
+        width: Columns as stored.
+        height: Rows as stored.
+        components: Planes.
+        colorspace: One of `turbojpeg.COLORSPACES`.
+        progressive: Several scans refine each other.
+        arithmetic: Arithmetic codes instead of Huffman's.
+        optimized: Its Huffman tables are its own.
+    """
+
+    width: int
+    height: int
+    components: tuple[Component, ...]
+    colorspace: str
+    progressive: bool
+    arithmetic: bool
+    optimized: bool
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """Rows and columns of pixels of an MCU."""
+        down = max(component.down for component in self.components)
+        across = max(component.across for component in self.components)
+        return 8 * down, 8 * across
+
+    def block_rows(self, component: Component) -> int:
+        """Rows of blocks that hold a component's pixels."""
+        finer = self.unit[0] // (8 * component.down)
+        samples = -(-self.height // finer)
+        return -(-samples // 8)
+
+
+def segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and content of each segment before the first scan; stop where it breaks off."""
+    at = 2
+    while at + 4 <= len(data) and data.startswith(SOI):
+        if data[at] != 0xFF:
+            return
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            at += 2
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        if marker == 0xD9 or length < 2 or at + 2 + length > len(data):
+            return
+        yield marker, data[at + 4 : at + 2 + length]
+        if marker == _SOS:
+            return
+        at += 2 + length
+
+
+def first_scan(data: bytes) -> int:
+    """Return where the first scan's marker stands; -1 where there is none."""
+    at = 2
+    for marker, content in segments(data):
+        at = data.find(bytes([0xFF, marker]), at)
+        if marker == _SOS:
+            return at
+        at += 4 + len(content)
+    return -1
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    """Return one segment; empty where the content is too long for it."""
+    if len(content) > 0xFFFF - 2:
+        return b""
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def with_segments(data: bytes, added: bytes) -> bytes:
+    """Put segments at the start of a JPEG, in place of its JFIF header where it has one."""
+    at = 2
+    if data[2:4] == bytes([0xFF, APP0]):
+        at = 4 + int.from_bytes(data[4:6], "big")
+    return SOI + added + data[at:]
+
+
+def frame_kind(data: bytes) -> int | None:
+    """Return the marker of the frame (T.81, table B.1); None where there is none."""
+    return next((marker for marker, _ in segments(data) if marker in _ALL_FRAMES), None)
+
+
+def read_frame(data: bytes) -> Frame:
+    """Read what is needed to encode blocks as the source has them.
+
+    Raises:
+        TurboJpegError: If the file is of a kind whose blocks cannot be replaced one by one.
+    """
+    tables: dict[int, Floats] = {}
+    found: tuple[int, bytes] | None = None
+    standard, behind = True, 2
+    for marker, content in segments(data):
+        behind += 4 + len(content)
+        if marker == _DQT:
+            tables |= _quantization(content)
+        elif marker == _DHT:
+            standard = standard and _is_standard(content)
+        elif marker in _ALL_FRAMES:
+            found = (marker, content)
+    if found is None or found[0] not in FRAMES or len(found[1]) < 6:
+        raise TurboJpegError("the frame is missing, lossless or hierarchical")
+    if data.find(bytes([0xFF, _DQT]), behind) >= 0:
+        raise TurboJpegError("quantization tables change between scans")
+    marker, content = found
+    precision, height, width, count = struct.unpack_from(">BHHB", content)
+    if precision != 8 or len(content) < 6 + 3 * count or count not in (1, 3, 4):
+        raise TurboJpegError(f"frames of {count} components of {precision} bits are not handled")
+    rows = [content[6 + 3 * i : 9 + 3 * i] for i in range(count)]
+    if any(row[2] not in tables for row in rows):
+        raise TurboJpegError("a quantization table is missing")
+    return Frame(
+        width,
+        height,
+        _components(rows, tables),
+        turbojpeg.colorspace(data),
+        marker in PROGRESSIVE,
+        marker in _ARITHMETIC,
+        not standard,
+    )
+
+
+def _quantization(content: bytes) -> dict[int, Floats]:
+    tables: dict[int, Floats] = {}
+    at = 0
+    while at < len(content):
+        wide, number = content[at] >> 4, content[at] & 15
+        size = 128 if wide else 64
+        steps = np.frombuffer(content[at + 1 : at + 1 + size], ">u2" if wide else np.uint8)
+        if len(steps) != 64 or not steps.all():
+            raise TurboJpegError("a quantization table is cut off or has a step of 0")
+        natural = np.empty(64, np.float32)
+        natural[_ZIGZAG] = steps
+        tables[number] = natural
+        at += 1 + size
+    return tables
+
+
+def _is_standard(content: bytes) -> bool:
+    at = 0
+    while at + 17 <= len(content):
+        if content[at : at + 17] not in _STANDARD_TABLES:
+            return False
+        at += 17 + sum(content[at + 1 : at + 17])
+    return True
+
+
+def _components(rows: list[bytes], tables: dict[int, Floats]) -> tuple[Component, ...]:
+    if len(rows) == 1:  # a single plane is stored block by block, whatever its sampling says
+        return (Component(1, 1, tables[rows[0][2]]),)
+    found = tuple(Component(row[1] >> 4, row[1] & 15, tables[row[2]]) for row in rows)
+    most_across, most_down = max(c.across for c in found), max(c.down for c in found)
+    for one in found:
+        if not one.across or not one.down or most_across % one.across or most_down % one.down:
+            raise TurboJpegError(f"sampling {one.across}x{one.down} divides no unit evenly")
+    return found
+
+
+def rewrite(data: bytes, stored: NDArray[Any], touched: Bools, frame: Frame) -> bytes:
+    """Return the JPEG with touched units encoded from new pixels, all other blocks as they were.
+
+    Args:
+        data: The source file.
+        stored: New pixels as the file stores them, uint8, (H, W), (H, W, 3) RGB or (H, W, 4)
+            CMYK as Pillow has it.
+        touched: Units to encode, bool, (rows, columns) of MCUs; see `touched_units`.
+        frame: From `read_frame`.
+
+    Returns:
+        A JPEG without metadata.
+
+    Raises:
+        TurboJpegError: If the file cannot be transformed, or blocks were left out.
+    """
+    blocks = _Blocks.encode(stored, touched, frame)
+    written = turbojpeg.rewrite(
+        data,
+        blocks.visit,
+        progressive=frame.progressive,
+        arithmetic=frame.arithmetic,
+        optimize=frame.optimized,
+    )
+    blocks.check_all_used()
+    return written
+
+
+class _Blocks:
+    """New coefficients, and where they go."""
+
+    def __init__(self, coefficients: list[NDArray[np.int16]], touched: Bools, frame: Frame):
+        self._coefficients = coefficients
+        self._components = frame.components
+        self._columns = np.nonzero(touched)[1]
+        counts = np.count_nonzero(touched, axis=1)
+        self._ends = np.cumsum(counts)
+        self._starts = self._ends - counts
+        unit_rows = -(-frame.height // frame.unit[0])
+        if touched.shape[0] != unit_rows:
+            raise TurboJpegError(f"{touched.shape[0]} rows of units; the frame has {unit_rows}")
+        rows = np.nonzero(counts)[0].tolist()
+        self._due = [
+            {row * c.down + i for row in rows for i in range(c.down)}
+            & set(range(frame.block_rows(c)))
+            for c in frame.components
+        ]
+
+    @classmethod
+    def encode(cls, stored: Bytes, touched: Bools, frame: Frame) -> _Blocks:
+        """Encode all touched units, in order of rows, then columns."""
+        rows, columns = frame.unit
+        parts: list[list[NDArray[np.int16]]] = [[] for _ in frame.components]
+        waiting: list[Bytes] = []
+
+        def flush() -> None:
+            if waiting:
+                for part, planes in zip(
+                    parts, _encoded(np.concatenate(waiting), frame), strict=True
+                ):
+                    part.append(planes)
+                waiting.clear()
+
+        for row in np.nonzero(touched.any(axis=1))[0]:
+            waiting.append(_units(stored, int(row), touched[row], rows, columns))
+            if sum(map(len, waiting)) >= _UNITS_AT_ONCE:
+                flush()
+        flush()
+        empty = np.empty((0, 1, 1, 64), np.int16)
+        return cls([np.concatenate(p) if p else empty for p in parts], touched, frame)
+
+    def visit(self, component: int, row: int, blocks: NDArray[np.int16]) -> None:
+        """Put the new blocks of one row in place."""
+        shape = self._components[component]
+        unit_row, inside = divmod(row, shape.down)
+        if unit_row >= len(self._starts):
+            return
+        part = slice(self._starts[unit_row], self._ends[unit_row])
+        if part.start == part.stop:
+            return
+        for step in range(shape.across):
+            target = self._columns[part] * shape.across + step
+            real = target < len(blocks)
+            blocks[target[real]] = self._coefficients[component][part, inside, step][real]
+        self._due[component].discard(row)
+
+    def check_all_used(self) -> None:
+        """Raise where a row of blocks was never asked for."""
+        left = sum(map(len, self._due))
+        if left:
+            raise TurboJpegError(f"{left} rows of blocks were not replaced")
+
+
+def _units(stored: Bytes, row: int, wanted: Bools, rows: int, columns: int) -> Bytes:
+    """Cut the wanted units out of one row of them, the picture's last pixels repeated outward."""
+    band = stored[row * rows : (row + 1) * rows]
+    short, narrow = rows - band.shape[0], len(wanted) * columns - band.shape[1]
+    if short or narrow:
+        colours = [(0, 0)] * (band.ndim - 2)
+        band = np.pad(band, [(0, short), (0, narrow), *colours], mode="edge")
+    cut = band.reshape(rows, len(wanted), columns, *band.shape[2:])
+    return np.ascontiguousarray(cut[:, wanted].swapaxes(0, 1))
+
+
+def _encoded(units: Bytes, frame: Frame) -> Iterator[NDArray[np.int16]]:
+    """Yield the coefficients of each component, int16 (units, down, across, 64)."""
+    rows, columns = frame.unit
+    for plane, component in zip(_planes(units, frame.colorspace), frame.components, strict=True):
+        down, across = component.down, component.across
+        fine_y, fine_x = rows // (8 * down), columns // (8 * across)
+        samples = plane.reshape(-1, down, 8, fine_y, across, 8, fine_x)
+        blocks = samples.mean(axis=(3, 6), dtype=np.float32).transpose(0, 1, 3, 2, 4) - 128
+        turned = np.ascontiguousarray(blocks) @ _DCT.T
+        both = _DCT @ turned
+        steps = np.rint(both.reshape(*both.shape[:3], 64) / component.table)
+        # Baseline codes hold 10 bits of AC and a DC of 11.
+        yield np.clip(steps, -1023, 1023).astype(np.int16)
+
+
+def _planes(units: Bytes, colorspace: str) -> list[NDArray[np.uint8]]:
+    """Return the planes of units as the file stores them, each uint8 (units, rows, columns)."""
+    import cv2
+
+    if units.ndim == 3:
+        return [units]
+    if colorspace in ("CMYK", "YCCK"):
+        units = np.bitwise_not(units)  # Adobe stores ink as darkness; Pillow turns it
+    black = [units[..., 3]] if units.shape[3] == 4 else []
+    colours: Bytes = units[..., :3]
+    if colorspace == "YCCK":
+        colours = np.bitwise_not(colours)
+    if colorspace in ("YCbCr", "YCCK"):
+        flat = np.ascontiguousarray(colours).reshape(-1, units.shape[2], 3)
+        turned = cv2.cvtColor(flat, cv2.COLOR_RGB2YCrCb).reshape(colours.shape)
+        colours = np.asarray(turned, np.uint8)[..., [0, 2, 1]]
+    return [*(colours[..., i] for i in range(3)), *black]
+
+
+def touched_units(before: NDArray[Any], after: NDArray[Any], unit: tuple[int, int]) -> Bools:
+    """Return which units hold a pixel that differs.
+
+    Args:
+        before: Shape (H, W) or (H, W, C).
+        after: The same shape.
+        unit: Rows and columns of pixels of a unit.
+
+    Returns:
+        bool, shape (rows, columns) of units; the last ones may stick out of the picture.
+    """
+    height, width = before.shape[:2]
+    rows, columns = unit
+    down, across = -(-height // rows), -(-width // columns)
+    turned = None if before.flags.c_contiguous else _turned_difference(before, after)
+    by_column = np.zeros((down, across * columns), bool)
+    for row in range(down):
+        band = slice(row * rows, (row + 1) * rows)
+        differs = np.asarray(before[band] != after[band]) if turned is None else turned[band]
+        found = np.asarray(differs.any(axis=0))
+        by_column[row, :width] = found if found.ndim == 1 else found.any(axis=1)
+    return np.asarray(by_column.reshape(down, across, columns).any(axis=2))
+
+
+def _turned_difference(before: NDArray[Any], after: NDArray[Any]) -> Bools:
+    """Compare views that were turned: in the order of memory, then one bool a pixel is turned."""
+    differs = np.asarray(before != after)
+    if differs.ndim == 3:
+        channels = [differs[..., i] for i in range(differs.shape[2])]
+        differs = np.logical_or.reduce(channels)
+    return np.ascontiguousarray(differs)

@@ -1,0 +1,166 @@
+"""The audit: detects again in the bytes that will be written, and lists what is still visible.
+
+An obscured object is still found: a blurred person looks like a person. So a find of the audit
+counts as visible by what was done to its pixels, not by being found: unless enough of them were
+obscured fully, and coarsely enough for an object of its size, the picture goes to quarantine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from anonymization.card import KEYPOINT_NETWORK, Card
+from anonymization.finds import Detections
+from anonymization.obscuring import (
+    NO_OUTLINES,
+    cell_px,
+    class_spec,
+    hidden_side,
+    obscured_regions,
+)
+from anonymization.shapes import Outline, Region, region, shorter_side
+from anonymization.taxonomy import STRENGTH_MIN, Taxonomy
+
+THRESHOLD_SHARE = 0.5
+"""The audit looks at finds of this share of each class's threshold."""
+
+COVERED_MIN = 0.9
+"""Least share of a find's pixels that must be obscured; the gate's own measure of covered."""
+
+CELL_SHARE_MIN = STRENGTH_MIN / 4
+"""Least cell over the find's shorter side: half of what the floor gives a blur. An object found
+larger than the one that was obscured under it may have cells too fine for its size."""
+
+
+@dataclass(frozen=True)
+class AuditRule:
+    """How strict the audit is.
+
+    Attributes:
+        threshold_share: Finds from this share of their class's threshold on are looked at.
+        covered_min: Least share of a find's pixels that must be obscured.
+    """
+
+    threshold_share: float = THRESHOLD_SHARE
+    covered_min: float = COVERED_MIN
+
+
+@dataclass(frozen=True)
+class Visible:
+    """A find of the audit that is not hidden enough.
+
+    Attributes:
+        class_name: Its class.
+        score: Its score in the anonymized picture.
+        box: Its box x0, y0, x1, y1 in pixels of the upright picture.
+        covered: Share of its pixels that were obscured coarsely enough.
+    """
+
+    class_name: str
+    score: float
+    box: tuple[float, float, float, float]
+    covered: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types, for reports."""
+        values = asdict(self)
+        return {"class": values.pop("class_name")} | values | {"box": list(self.box)}
+
+
+def audited(found: Detections, card: Card, rule: AuditRule) -> Detections:
+    """Keep the finds that the audit looks at.
+
+    Args:
+        found: Every find of both networks down to `lowest_score`.
+        card: Thresholds and classes; classes with method `none` are not looked at.
+        rule: How strict.
+    """
+    limits = np.array([card.thresholds[name] for name in card.taxonomy.names], np.float32)
+    hidden = np.array([card.taxonomy[n].method != "none" for n in card.taxonomy.names], bool)
+    if not len(found):
+        return found
+    needed = limits[found.class_ids]
+    heads = np.array([source == KEYPOINT_NETWORK for source in found.sources], bool)
+    needed = np.where(heads, np.float32(card.head.threshold), needed)
+    least = needed * np.float32(rule.threshold_share)
+    return found.select((found.scores >= least) & hidden[found.class_ids])
+
+
+def lowest_score(card: Card, rule: AuditRule) -> float:
+    """Return the score down to which the audit needs finds."""
+    return rule.threshold_share * min(*card.thresholds.values(), card.head.threshold)
+
+
+def still_visible(
+    found: Detections,
+    hidden: Detections,
+    taxonomy: Taxonomy,
+    height: int,
+    width: int,
+    *,
+    rule: AuditRule,
+    mask_threshold: float,
+    outlines: Mapping[int, Outline] = NO_OUTLINES,
+) -> list[Visible]:
+    """Return the finds of the audit that the obscured regions do not hide.
+
+    Args:
+        found: What the audit looks at.
+        hidden: What was obscured.
+        taxonomy: How.
+        height: Rows of the picture.
+        width: Columns of the picture.
+        rule: How strict.
+        mask_threshold: Least probability of a pixel of an outline.
+        outlines: Exact pixels of what was obscured, by position.
+    """
+    done = [
+        (where, cell_px(spec, hidden_side(hidden, index, outlines)))
+        for index, where in obscured_regions(
+            hidden, taxonomy, height, width, mask_threshold=mask_threshold, outlines=outlines
+        )
+        for spec in [class_spec(hidden, index, taxonomy)]
+    ]
+    visible = []
+    for index in range(len(found)):
+        spec = class_spec(found, index, taxonomy)
+        own = region(
+            found,
+            index,
+            replace(spec, margin=0.0, feather=0.0),
+            height=height,
+            width=width,
+            mask_threshold=mask_threshold,
+        )
+        needed = CELL_SHARE_MIN * shorter_side(found.boxes_xyxy[index])
+        covered = _covered(own, [where for where, cell in done if cell >= needed])
+        if covered < rule.covered_min:
+            name = taxonomy.names[int(found.class_ids[index])]
+            x0, y0, x1, y1 = (round(float(v), 1) for v in found.boxes_xyxy[index])
+            score = round(float(found.scores[index]), 4)
+            visible.append(Visible(name, score, (x0, y0, x1, y1), round(covered, 4)))
+    return visible
+
+
+def _covered(own: Region, done: list[Region]) -> float:
+    """Return the share of a region's pixels that lie in others; 1 for a region without pixels."""
+    mask = own.weight >= 1
+    total = int(mask.sum())
+    if not total:
+        return 1.0
+    left = mask.copy()
+    rows, columns = mask.shape
+    for other in done:
+        height, width = other.weight.shape
+        top, bottom = max(own.y0, other.y0), min(own.y0 + rows, other.y0 + height)
+        start, end = max(own.x0, other.x0), min(own.x0 + columns, other.x0 + width)
+        if top >= bottom or start >= end:
+            continue
+        inner = (slice(top - own.y0, bottom - own.y0), slice(start - own.x0, end - own.x0))
+        outer = (slice(top - other.y0, bottom - other.y0), slice(start - other.x0, end - other.x0))
+        left[inner] &= other.weight[outer] < 1
+    return 1 - int(left.sum()) / total

@@ -1,0 +1,334 @@
+"""Which pictures a command works on, and where each result goes. No picture is opened here."""
+
+from __future__ import annotations
+
+import glob
+import io
+import itertools
+import os
+import stat
+import sys
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from anonymization.errors import BlurloopError
+from anonymization.job.archives import ArchiveError, contents, is_archive, members
+
+STREAM = "-"
+"""Stands for standard input, and as an output for standard output."""
+
+
+_RESULTS = "holds results of this command"
+
+
+class InputError(BlurloopError):
+    """The command's paths contradict each other."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture to anonymize.
+
+    Attributes:
+        source: Its file, or the archive that holds it.
+        target: Where the result goes.
+        name: Path below its input folder or archive, with `/`; also of the result below the
+            output folder, and what globs and known regions name it by.
+        member: Name inside the archive; None for a file.
+    """
+
+    source: Path
+    target: Path
+    name: str
+    member: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """What to call it in reports and errors."""
+        if str(self.source) == STREAM:
+            return "standard input"
+        return shown(self.source) + ("" if self.member is None else one_line(f": {self.member}"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command will do.
+
+    Attributes:
+        tasks: Pictures, in order.
+        unreadable: Paths that could not be looked into, with the reason.
+        skipped: Files whose names are not those of pictures, with what they are.
+    """
+
+    tasks: tuple[Task, ...]
+    unreadable: tuple[tuple[str, str], ...]
+    skipped: tuple[tuple[str, str], ...]
+
+    def loaded(self) -> Iterator[tuple[Task, bytes | BlurloopError | None]]:
+        """Yield tasks with the bytes of those inside archives; None for files.
+
+        An archive is read once, in its own order, by whoever iterates.
+        """
+        for archive, group in itertools.groupby(
+            self.tasks, key=lambda task: task.source if task.member is not None else None
+        ):
+            tasks = list(group) if archive is not None else []
+            if archive is None:
+                yield from ((task, None) for task in group)
+                continue
+            waiting = {task.member or "": task for task in tasks}
+            try:
+                for name, data in contents(archive, list(waiting)):
+                    yield waiting.pop(name), data
+            except ArchiveError as error:
+                yield from ((task, error) for task in waiting.values())
+                continue
+            missing = ArchiveError(f"{archive} has changed: a member is gone")
+            yield from ((task, missing) for task in waiting.values())
+
+
+class _Planner:
+    """Collects what a command will do, input by input."""
+
+    def __init__(
+        self,
+        output: Path,
+        suffixes: tuple[str, ...],
+        *,
+        recursive: bool,
+        leave_out: Iterable[Path] = (),
+    ) -> None:
+        self.output = output
+        self.suffixes = suffixes
+        self.recursive = recursive
+        self.results = [resolved(folder) for folder in (output, *leave_out)]
+        self.inside = {_identity(folder) for folder in self.results} - {None}
+        self.tasks: list[Task] = []
+        self.unreadable: list[tuple[str, str]] = []
+        self.skipped: list[tuple[str, str]] = []
+
+    def add(self, path: Path) -> None:
+        """Take an input: a folder, an archive, a file, or a pattern that names some."""
+        if path.is_dir():
+            self._add_folder(path, path)
+        elif os.path.lexists(path) or not glob.has_magic(str(path)):
+            if is_archive(path):
+                self._add_archive(path)
+            else:
+                self._add_file(path, path.name)
+        else:
+            self._add_pattern(path)
+
+    def _add_file(self, path: Path, name: str) -> None:
+        self.tasks.append(Task(path, self.output / name, name))
+
+    def _add_folder(self, folder: Path, base: Path) -> None:
+        for found in _walk(folder, recursive=self.recursive, leave_out=self.inside, ancestors=()):
+            if isinstance(found, tuple):
+                listed = self.skipped if found[1] == _RESULTS else self.unreadable
+                listed.append((shown(found[0]), found[1]))
+            elif found.suffix.lower() in self.suffixes:
+                self._add_file(found, found.relative_to(base).as_posix())
+            elif is_archive(found):
+                self.skipped.append((shown(found), "is an archive; name it by itself"))
+            else:
+                self.skipped.append((shown(found), "its name is not that of a picture"))
+
+    def _add_pattern(self, pattern: Path) -> None:
+        parts = list(itertools.takewhile(lambda p: not glob.has_magic(p), pattern.parts))
+        base = Path(*parts)
+        matches = sorted(glob.glob(str(pattern), recursive=True))
+        if not matches:
+            raise InputError(f"{pattern} matches nothing; correct the pattern")
+        folders = [
+            folder
+            for folder in map(Path, matches)
+            if folder.is_dir() and _identity(folder) not in self.inside
+        ]
+        if "**" in pattern.parts:
+            folders = []  # `**` has listed what is inside of them
+        for folder in folders:
+            self._add_folder(folder, base)
+        # A pattern that starts in a folder of results asks for what is there.
+        start = resolved(base)
+        results = [folder for folder in self.results if not start.is_relative_to(folder)]
+        for path in map(Path, matches):
+            if path.is_dir():
+                continue
+            if any(map(resolved(path).is_relative_to, results)):
+                self.skipped.append((shown(path), _RESULTS))
+            elif path.suffix.lower() in self.suffixes:
+                self._add_file(path, path.relative_to(base).as_posix())
+            else:
+                self.skipped.append((shown(path), "its name is not that of a picture"))
+
+    def _add_archive(self, path: Path) -> None:
+        try:
+            listed = members(path)
+        except ArchiveError as error:
+            self.unreadable.append((shown(path), one_line(str(error))))
+            return
+        for member in listed:
+            where = f"{shown(path)}: {one_line(member.name)}"
+            suffix = PurePosixPath(member.name).suffix.lower()
+            if suffix not in self.suffixes:
+                self.skipped.append((where, "its name is not that of a picture"))
+            elif member.path is None:
+                self.unreadable.append((where, member.reason))
+            else:
+                name = member.path.as_posix()
+                self.tasks.append(Task(path, self.output / name, name, member.name))
+
+
+def make_plan(
+    inputs: Iterable[Path],
+    output: Path,
+    *,
+    suffixes: tuple[str, ...],
+    recursive: bool = True,
+    leave_out: Iterable[Path] = (),
+) -> Plan:
+    """Mirror inputs into an output folder.
+
+    A file goes to `output/name`; files of a folder or archive keep their paths inside it, and
+    those of a pattern their paths below its first part without a wildcard. A file that is named
+    by itself is taken whatever its suffix. Links to folders are followed, loops are listed.
+
+    Args:
+        inputs: Pictures, folders, archives and patterns.
+        output: Folder for the results; not looked into where it lies in an input folder.
+        suffixes: Name endings of pictures, in lower case.
+        recursive: Look into folders inside folders.
+        leave_out: Further folders that hold results.
+
+    Raises:
+        InputError: If two inputs would be written to one path, or one over an input, or a
+            pattern matches nothing.
+    """
+    planner = _Planner(output, suffixes, recursive=recursive, leave_out=leave_out)
+    for path in inputs:
+        planner.add(path)
+    _refuse_collisions(planner.tasks)
+    return Plan(tuple(planner.tasks), tuple(planner.unreadable), tuple(planner.skipped))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _walk(
+    folder: Path,
+    *,
+    recursive: bool,
+    leave_out: Collection[tuple[int, int] | None],
+    ancestors: tuple[tuple[int, int], ...],
+) -> Iterator[Path | tuple[Path, str]]:
+    """Yield files in order of name, and (path, reason) for what cannot be looked into."""
+    identity = _identity(folder)
+    if identity is None:
+        yield folder, "cannot be looked into"
+        return
+    if identity in ancestors:
+        yield folder, "is a link to a folder that holds it"
+        return
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        yield folder, f"cannot be looked into: {error.strerror or error}"
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        if not os.path.isdir(path):
+            yield path
+        elif recursive and _identity(path) in leave_out:
+            yield path, _RESULTS
+        elif recursive:
+            yield from _walk(
+                path, recursive=True, leave_out=leave_out, ancestors=(*ancestors, identity)
+            )
+
+
+def _refuse_collisions(tasks: Iterable[Task]) -> None:
+    sources: dict[Path, Path] = {}
+    targets: dict[str, str] = {}
+    listed = list(tasks)
+    for task in listed:
+        sources[resolved(task.source)] = task.source
+    for task in listed:
+        # Case is folded: on some file systems A.jpg and a.jpg are one file.
+        target = resolved(task.target)
+        key = str(target).casefold()
+        if key in targets:
+            raise InputError(
+                f"{task.shown} and {targets[key]} would both be written to {task.target}; "
+                "give them in separate runs with separate output folders"
+            )
+        targets[key] = task.shown
+        if target in sources:
+            raise InputError(
+                f"{task.target} is an input; choose an output folder apart from the inputs"
+            )
+
+
+def resolved(path: Path) -> Path:
+    """Return a path without links and `..`; a link to itself stays, and fails when it is read."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return Path(os.path.abspath(path))
+
+
+def read_source(path: Path) -> tuple[bytes, int]:
+    """Read a picture's file; return its bytes and when it was last changed, in nanoseconds.
+
+    Raises:
+        PictureError: If it is no regular file, too large, or cannot be read.
+    """
+    from anonymization.formats.picture import MAX_BYTES, PictureError
+
+    try:
+        # Looked at before it is opened: opening a pipe would wait for its other end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise PictureError(f"{path} is not a regular file")
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise PictureError(f"{path} has more than {MAX_BYTES} bytes, the most that are read")
+        return data, status.st_mtime_ns
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def pixels_in(data: bytes) -> int:
+    """Return how many pixels a picture's header states; 0 where Pillow cannot tell."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            width, height = Image.open(io.BytesIO(data)).size
+    except Image.DecompressionBombError:
+        return sys.maxsize  # goes alone, if it is decoded at all
+    except Exception:  # noqa: BLE001 - decoding says what is wrong with it
+        return 0
+    return int(width) * int(height)
+
+
+def shown(path: Path) -> str:
+    """Return a path as text that any terminal and JSON takes, on one line."""
+    return one_line(os.fsencode(path).decode("utf-8", "replace"))
+
+
+def one_line(text: str) -> str:
+    """Return text without line breaks and control characters."""
+    printable = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in printable)

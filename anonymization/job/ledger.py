@@ -1,0 +1,128 @@
+"""The ledger: what has been anonymized, with what, into which bytes; one JSON line a picture.
+
+It lies in the output folder as `.blurloop-ledger.jsonl` and holds names and digests, nothing of a
+picture. `--resume` skips a picture only where source, work and output are all as recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from anonymization.errors import BlurloopError
+from anonymization.files import sha256_of_file
+
+NAME = ".blurloop-ledger.jsonl"
+SCHEMA_VERSION = 1
+
+
+class LedgerError(BlurloopError):
+    """The ledger cannot be read or written."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture that was done.
+
+    Attributes:
+        name: Path of the result below the output folder, with `/`.
+        source_sha256: Of the source's bytes.
+        source_bytes: Their number.
+        source_mtime_ns: When the source was last changed; 0 inside of archives.
+        output_sha256: Of the result's bytes.
+        work: Digest of everything that decides what the result looks like.
+        detections: Number of finds per class.
+        spared: Finds that regions left as they were, as the report lists them.
+    """
+
+    name: str
+    source_sha256: str
+    source_bytes: int
+    source_mtime_ns: int
+    output_sha256: str
+    work: str
+    detections: dict[str, int]
+    spared: list[dict[str, Any]]
+
+
+class Ledger:
+    """The records of one output folder; safe to use from several threads."""
+
+    def __init__(self, output: Path) -> None:
+        """Read what is recorded; lines that a kill cut off count as not recorded.
+
+        Raises:
+            LedgerError: If the file is there and cannot be read.
+        """
+        self.path = output / NAME
+        self._output = output
+        self._lock = threading.Lock()
+        self._records: dict[str, Record] = {}
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            text = ""
+        except OSError as error:
+            raise LedgerError(f"ledger {self.path} cannot be read: {error}") from error
+        for line in text.splitlines():
+            record = _record(line)
+            if record is not None:
+                self._records[record.name] = record
+
+    def proves(self, name: str, *, source_sha256: str, work: str) -> Record | None:
+        """Return the record of a picture that is done: same source, same work, output intact."""
+        with self._lock:
+            record = self._records.get(name)
+        if record is None or record.source_sha256 != source_sha256 or record.work != work:
+            return None
+        path = self._output / name
+        try:
+            intact = path.is_file() and sha256_of_file(path) == record.output_sha256
+        except OSError:
+            return None
+        return record if intact else None
+
+    def add(self, record: Record) -> None:
+        """Record a picture whose result is in place.
+
+        Raises:
+            LedgerError: If the line cannot be written; the next `--resume` does the picture again.
+        """
+        line = json.dumps({"schema_version": SCHEMA_VERSION} | asdict(record)) + "\n"
+        with self._lock:
+            self._records[record.name] = record
+            try:
+                # A line that a kill cut off must not swallow the next one.
+                with self.path.open("ab+") as file:
+                    if file.tell() and _last_byte(file.fileno(), file.tell()) != b"\n":
+                        line = "\n" + line
+                    file.write(line.encode())
+            except OSError as error:
+                raise LedgerError(f"ledger {self.path} cannot be written: {error}") from error
+
+
+def _last_byte(handle: int, size: int) -> bytes:
+    return os.pread(handle, 1, size - 1)
+
+
+def _record(line: str) -> Record | None:
+    try:
+        values = json.loads(line)
+        if values.pop("schema_version") != SCHEMA_VERSION:
+            return None
+        record = Record(**values)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    counted = isinstance(record.detections, dict) and all(
+        type(count) is int and count >= 0 for count in record.detections.values()
+    )
+    listed = isinstance(record.spared, list) and all(
+        isinstance(one, dict) and isinstance(one.get("region"), str) for one in record.spared
+    )
+    return record if counted and listed and isinstance(record.name, str) else None

@@ -1,0 +1,84 @@
+"""Where a run writes: nothing of it may replace what it reads, nor one kind of result another.
+
+Paths are compared after links and `..` were followed, as one file has many names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from anonymization.job.inputs import STREAM, Plan, resolved
+from anonymization.job.ledger import NAME as LEDGER
+from anonymization.job.options import Job, UsageError
+from anonymization.job.outputs import DETECTIONS, SUFFIX
+
+
+def own_folders(job: Job) -> tuple[Path, ...]:
+    """Return folders that hold results of this command; inputs are not looked for in them."""
+    kinds = () if job.extras is None else tuple(job.extras / kind for kind in SUFFIX)
+    return (job.quarantine_folder, *kinds)
+
+
+def check_places(job: Job, plan: Plan) -> None:
+    """Refuse a run that would write one thing over another.
+
+    Raises:
+        UsageError: With the path and what it is.
+    """
+    read = {resolved(task.source): "an input" for task in plan.tasks if str(task.source) != STREAM}
+    read |= {resolved(path): "read by this run" for path in (job.detections, job.regions) if path}
+    output = resolved(job.output)
+    results = set() if job.is_stream else {output / task.name for task in plan.tasks}
+    _check_folders(job, output)
+    beside: set[Path] = set()
+    for option, path in _beside(job, plan):
+        if path in read or path in results:
+            raise UsageError(
+                f"{option} would write over {path}, which is {read.get(path, 'a result')}; "
+                "choose another folder"
+            )
+        beside.add(path)
+    taken = {*read, *results, *beside, output / LEDGER}
+    for report in (job.report, job.report_html):
+        if report is None:
+            continue
+        if resolved(report) in taken or report.is_dir():
+            raise UsageError(
+                f"report {report} is a folder, an input, a result or another report; choose another"
+            )
+        taken.add(resolved(report))
+
+
+def _check_folders(job: Job, output: Path) -> None:
+    searched = [resolved(path) for path in job.inputs if path.is_dir()]
+    for option, folder in (("--quarantine", job.quarantine), ("--extras", job.extras)):
+        if folder and any(path.is_relative_to(resolved(folder)) for path in searched):
+            raise UsageError(f"{option} {folder} holds an input folder; choose another")
+    if job.is_stream or job.audit is None:
+        return
+    if resolved(job.quarantine_folder).is_relative_to(output):
+        raise UsageError(
+            f"--quarantine {job.quarantine_folder} lies in the output folder, where it would be "
+            "published; choose another"
+        )
+
+
+def _beside(job: Job, plan: Plan) -> Iterator[tuple[str, Path]]:
+    """Yield what may be written besides results and reports, with the option that asks for it."""
+    folders: list[tuple[str, Path, str]] = []
+    if job.audit is not None and not job.is_stream:
+        folders.append(("--quarantine", job.quarantine_folder, ""))
+    if job.write_detections is not None:
+        folders.append(("--write-detections", job.write_detections, SUFFIX[DETECTIONS]))
+    if job.extras is not None:
+        folders += [("--extras", job.extras / kind, SUFFIX[kind]) for kind in job.kinds]
+    known = None if job.detections is None else resolved(job.detections)
+    for option, folder, suffix in folders:
+        base = resolved(folder)
+        if option == "--write-detections" and base == known:
+            raise UsageError(
+                "--write-detections would overwrite --detections; choose another folder"
+            )
+        for task in plan.tasks:
+            yield option, base / (task.name + suffix)

@@ -1,0 +1,103 @@
+"""How pictures are worked on, and what becomes of each; for the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from anonymization.formats.metadata import MetadataPolicy
+from anonymization.job.audit import AuditRule
+
+ANONYMIZED, ALREADY_DONE, QUARANTINED = "anonymized", "already_done", "quarantined"
+FAILED, SKIPPED = "failed", "skipped"
+TO_EDIT = "to_edit"
+"""The detections file of `--write-detections`, apart from the one among the extras."""
+
+STATUSES = (ANONYMIZED, ALREADY_DONE, QUARANTINED, FAILED, SKIPPED)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How pictures are worked on.
+
+    Attributes:
+        overwrite: Replace results that are there.
+        resume: Skip what the ledger proves done; redo and replace everything else.
+        work: Digest of all settings that decide what a result looks like.
+        bundle: Digest of the bundle, for detections files.
+        metadata: Which groups of metadata stay.
+        recompress: Quality in which a lossy picture is encoded whole; None changes only what was
+            obscured.
+        audit: How strictly to look again at what is written; None does not.
+        quarantine: Where pictures go that the audit refuses.
+        write_detections: Folder for detections files; None writes none.
+        extras: Folder for what is written beside the pictures; None writes none.
+        kinds: Which of `outputs.EXTRAS` go there.
+        mask_scale: Factor on the sides of masks.
+        overlay_on_source: Draw overlays on the un-anonymized picture.
+        contact_sheet: Keep a small copy of each anonymized picture.
+    """
+
+    overwrite: bool = False
+    resume: bool = False
+    work: str = ""
+    bundle: str | None = None
+    metadata: MetadataPolicy = field(default_factory=MetadataPolicy)
+    recompress: int | None = None
+    audit: AuditRule | None = None
+    quarantine: Path = Path("quarantine")
+    write_detections: Path | None = None
+    extras: Path | None = None
+    kinds: tuple[str, ...] = ()
+    mask_scale: float = 1.0
+    overlay_on_source: bool = False
+    contact_sheet: bool = False
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one file; one entry of the report.
+
+    Attributes:
+        input: The file.
+        status: One of `STATUSES`.
+        output: Where the result is, also in quarantine.
+        reason: Why there is none, or why it is in quarantine.
+        width: Columns of the upright picture.
+        height: Rows of it.
+        detections: Number of finds per class.
+        spared: Finds that a region left as they were.
+        visible: What the audit still saw.
+        extras: Files written beside it.
+        notes: What the operator should know besides.
+        seconds: How long it took.
+    """
+
+    input: str
+    status: str
+    output: str | None = None
+    reason: str | None = None
+    width: int | None = None
+    height: int | None = None
+    detections: dict[str, int] = field(default_factory=dict)
+    spared: list[dict[str, Any]] = field(default_factory=list)
+    visible: list[dict[str, Any]] = field(default_factory=list)
+    extras: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Processed:
+    """A result and what is kept of the picture until the end of the run.
+
+    Attributes:
+        result: For the report.
+        thumbnail: Small JPEG of the anonymized picture, where a contact sheet is asked for.
+        content: The anonymized file's bytes, where they were not written to a file.
+    """
+
+    result: FileResult
+    thumbnail: bytes | None = None
+    content: bytes | None = None

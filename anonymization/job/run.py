@@ -1,0 +1,338 @@
+"""A run of `anonymize`: plan, pictures, report; and its exit code.
+
+Exit codes: 0 everything is done; 1 some picture failed; 2 the command was wrong; 3 nothing failed
+but the audit put some picture into quarantine; 128 + n ended by signal n.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from anonymization.errors import BlurloopError
+from anonymization.job.inputs import STREAM, Plan, Task, make_plan, one_line
+from anonymization.job.interruption import Interruption
+from anonymization.job.options import Job, UsageError, check
+
+if TYPE_CHECKING:
+    from anonymization.anonymizer import Anonymizer
+    from anonymization.bundle import Bundle
+    from anonymization.job.processing import Processor
+    from anonymization.job.results import FileResult, Processed
+    from anonymization.regions import Regions
+
+
+def run(job: Job) -> int:
+    """Do a job; return the exit code.
+
+    Raises:
+        BlurloopError: If nothing can be done, in one line that says why.
+    """
+    from anonymization.formats.picture import SUFFIXES
+    from anonymization.job.places import check_places, own_folders
+
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    clock = time.monotonic()
+    check(job)
+    plan = (
+        _stream_plan(job)
+        if job.is_stream
+        else make_plan(
+            job.inputs,
+            job.output,
+            suffixes=SUFFIXES,
+            recursive=job.recursive,
+            leave_out=own_folders(job),
+        )
+    )
+    check_places(job, plan)
+    bundle = _bundle(job)
+    for line in job.settings.warnings():
+        say(f"warning: {line}")
+    from anonymization.pipeline import shares
+    from anonymization.regions import Regions
+
+    regions = Regions.read(job.regions) if job.regions is not None else Regions()
+    workers, threads = shares(job.workers, job.threads, len(plan.tasks))
+    anonymizer = _anonymizer(job, bundle, regions, threads)
+    interruption = Interruption()
+    processor = _processor(job, bundle, anonymizer, interruption.stop, len(plan.tasks))
+    with interruption.watched():
+        if job.is_stream:
+            done = {0: _stream(plan.tasks[0], processor)}
+        else:
+            done = _work_off(plan, processor, workers, interruption.stop)
+    results = [*_left_out(plan), *(done[i].result for i in sorted(done))]
+    if interruption.signal:
+        say("error: interrupted; what is written is whole, the rest is not written")
+    _summarize(results)
+    _write_reports(
+        job,
+        bundle,
+        anonymizer,
+        results,
+        done,
+        offset=len(results) - len(done),
+        started=started,
+        seconds=time.monotonic() - clock,
+        complete=not interruption.signal,
+    )
+    return 128 + interruption.signal if interruption.signal else _exit_code(results)
+
+
+def _stream_plan(job: Job) -> Plan:
+    source = job.inputs[0]
+    name = "standard input" if str(source) == STREAM else source.name
+    return Plan((Task(source, Path(name), name),), (), ())
+
+
+def _bundle(job: Job) -> Bundle | None:
+    """Load what detects; None where the regions are known and no model is named."""
+    if job.detections is not None and job.model is None:
+        return None
+    from anonymization.registry import load_bundle, warning_about
+
+    bundle = load_bundle(job.model)
+    warning = warning_about(job.model, bundle)
+    if warning:
+        say(f"warning: {warning}")
+    return bundle
+
+
+def _anonymizer(job: Job, bundle: Bundle | None, regions: Regions, threads: int) -> Anonymizer:
+    import cv2
+
+    from anonymization.anonymizer import Anonymizer
+    from anonymization.formats.picture import MAX_PIXELS
+
+    cv2.setNumThreads(threads)
+    limit = job.max_pixels or MAX_PIXELS
+    if bundle is None or (job.detections is not None and job.audit is None):
+        card = None if bundle is None else bundle.card
+        return Anonymizer.for_known_regions(
+            card,
+            settings=job.settings,
+            regions=regions,
+            projection=job.projection,
+            max_pixels=limit,
+        )
+    tiling = bundle.card.tiling
+    return Anonymizer.from_bundle(
+        bundle,
+        settings=job.settings,
+        regions=regions,
+        projection=job.projection,
+        tiling=dataclasses.replace(tiling, panorama=job.panorama) if job.panorama else None,
+        threads=threads,
+        runtime=job.runtime,
+        max_pixels=limit,
+    )
+
+
+def _processor(
+    job: Job,
+    bundle: Bundle | None,
+    anonymizer: Anonymizer,
+    stop: threading.Event,
+    pictures: int,
+) -> Processor:
+    from anonymization.files import sha256_of_json
+    from anonymization.formats.metadata import MetadataPolicy
+    from anonymization.job.ledger import Ledger
+    from anonymization.job.processing import Processor
+    from anonymization.job.results import Options
+    from anonymization.known_regions import KnownRegions
+    from anonymization.pipeline import Budget, pixel_budget
+
+    options = Options(
+        overwrite=job.overwrite,
+        resume=job.resume,
+        work=sha256_of_json(_work(job, bundle, anonymizer)),
+        bundle=None if bundle is None else bundle.digest,
+        metadata=MetadataPolicy.parse(job.metadata),
+        recompress=job.recompress,
+        audit=job.audit,
+        quarantine=job.quarantine_folder,
+        write_detections=job.write_detections,
+        extras=job.extras,
+        kinds=job.kinds,
+        mask_scale=job.mask_scale,
+        overlay_on_source=job.overlay_on_source,
+        contact_sheet=job.report_html is not None,
+    )
+    return Processor(
+        anonymizer,
+        options,
+        stop=stop,
+        budget=Budget(pixel_budget()),
+        known=None if job.detections is None else KnownRegions(job.detections, pictures=pictures),
+        ledger=None if job.is_stream else Ledger(job.output),
+    )
+
+
+def _work(job: Job, bundle: Bundle | None, anonymizer: Anonymizer) -> dict[str, Any]:
+    """Return everything that decides what results look like, for `--resume`."""
+    card = None if anonymizer.detector is None else anonymizer.detector.card.to_dict()
+    return {
+        "version": importlib.metadata.version("blurloop"),
+        "bundle": None if bundle is None else bundle.digest,
+        "card": card,
+        "taxonomy": anonymizer.taxonomy.to_dict(),
+        "disabled": sorted(anonymizer.disabled),
+        "regions": anonymizer.regions.to_dict(),
+        "options": _options(job),
+    }
+
+
+def _options(job: Job) -> dict[str, Any]:
+    """Return the options that decide what is written, for reports and digests."""
+    return {
+        "runtime": job.runtime or "onnxruntime",
+        "projection": job.projection,
+        "panorama": job.panorama,
+        "metadata": job.metadata,
+        "recompress": job.recompress,
+        "audit": None if job.audit is None else dataclasses.asdict(job.audit),
+        "known_regions": job.detections is not None,
+        "extras": list(job.kinds),
+        "mask_scale": job.mask_scale,
+        "overlay_on_source": job.overlay_on_source,
+    }
+
+
+def _stream(task: Task, processor: Processor) -> Processed:
+    from anonymization.formats.picture import MAX_BYTES
+    from anonymization.job.inputs import read_source
+    from anonymization.job.results import FAILED, FileResult, Processed
+
+    if str(task.source) == STREAM:
+        data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UsageError(f"standard input has more than {MAX_BYTES} bytes")
+    else:
+        try:
+            data = read_source(task.source)[0]
+        except BlurloopError as error:
+            say(f"failed: {error}")
+            return Processed(FileResult(task.shown, FAILED, reason=one_line(str(error))))
+    done = processor.stream(task, data)
+    if done.content is not None:
+        try:
+            sys.stdout.buffer.write(done.content)
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            # What is left in the buffer would fail once more when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            reason = f"standard output cannot be written whole: {error.strerror or error}"
+            say(f"failed: {reason}")
+            return Processed(FileResult(task.shown, FAILED, reason=reason))
+    elif done.result.reason:
+        say(f"{done.result.status}: {done.result.reason}")
+    return done
+
+
+def _work_off(
+    plan: Plan, processor: Processor, workers: int, stop: threading.Event
+) -> dict[int, Processed]:
+    from anonymization.job.progress import Bar
+    from anonymization.pipeline import work_off
+
+    done: dict[int, Processed] = {}
+    with Bar(len(plan.tasks)) as bar:
+
+        def collect(position: int, processed: Processed) -> None:
+            done[position] = processed
+            bar.advance(processed.result)
+
+        work_off(plan.loaded(), processor, collect, workers=workers, stop=stop)
+    return done
+
+
+def _left_out(plan: Plan) -> list[FileResult]:
+    """Return results for what is not even tried."""
+    from anonymization.job.results import FAILED, SKIPPED, FileResult
+
+    unreadable = [FileResult(path, FAILED, reason=reason) for path, reason in plan.unreadable]
+    for result in unreadable:
+        say(f"failed: {result.input}: {result.reason}")
+    skipped = [FileResult(path, SKIPPED, reason=reason) for path, reason in plan.skipped]
+    return unreadable + skipped
+
+
+def _summarize(results: list[FileResult]) -> None:
+    from anonymization.job.results import STATUSES
+
+    counts = Counter(result.status for result in results)
+    found: Counter[str] = Counter()
+    spared = sum(len(result.spared) for result in results)
+    for result in results:
+        found.update(result.detections)
+    always = ("anonymized", "failed", "skipped")
+    said = [
+        f"{counts[status]} {status.replace('_', ' ')}"
+        for status in STATUSES
+        if counts[status] or status in always
+    ]
+    finds = ", ".join(f"{n} {name}" for name, n in sorted(found.items()))
+    say(
+        ", ".join(said)
+        + (f": {finds}" if finds else "")
+        + (f"; {spared} finds spared by regions" if spared else "")
+    )
+
+
+def _write_reports(
+    job: Job,
+    bundle: Bundle | None,
+    anonymizer: Anonymizer,
+    results: list[FileResult],
+    done: dict[int, Processed],
+    *,
+    offset: int,
+    started: str,
+    seconds: float,
+    complete: bool,
+) -> None:
+    from anonymization.job.report import report_of, write_report, write_sheet
+
+    if job.report is None and job.report_html is None:
+        return
+    report = report_of(
+        results,
+        bundle=bundle,
+        settings=job.settings.to_dict(),
+        regions=anonymizer.regions.to_dict(),
+        options=_options(job),
+        started=started,
+        seconds=seconds,
+        complete=complete,
+    )
+    if job.report is not None:
+        write_report(job.report, report)
+    if job.report_html is not None:
+        small = {
+            offset + place: done[position].thumbnail for place, position in enumerate(sorted(done))
+        }
+        write_sheet(job.report_html, report, {i: t for i, t in small.items() if t is not None})
+
+
+def _exit_code(results: list[FileResult]) -> int:
+    statuses = {result.status for result in results}
+    if "failed" in statuses:
+        return 1
+    return 3 if "quarantined" in statuses else 0
+
+
+def say(text: str) -> None:
+    """Print one line on standard error."""
+    typer.echo(one_line(text), err=True)

@@ -1,0 +1,399 @@
+"""Known regions: finds of a picture as JSON, written by this tool, edited by a person, read back.
+
+One document per picture, or several under `pictures` in one file; `docs/detections.schema.json`
+is its schema. Boxes are `x0, y0, x1, y1`, half-open, in pixels of the upright picture. What a
+person draws (polygons, masks, rotated boxes) is hidden whatever shape the class has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from anonymization.drawing import drawn_outline, numbers
+from anonymization.errors import BlurloopError
+from anonymization.files import sha256_of_json
+from anonymization.finds import NUM_KEYPOINTS, Detections
+from anonymization.obscuring import class_spec
+from anonymization.shapes import MASK_THRESHOLD, Outline, region
+from anonymization.taxonomy import Taxonomy
+
+SCHEMA_VERSION = 1
+SUFFIX = ".json"
+FILE_MAX_BYTES = 256 * 2**20
+_DOCUMENT_KEYS = ("schema_version", "picture", "finds", "bundle")
+_PICTURE_KEYS = ("name", "width", "height", "sha256")
+_FIND_KEYS = (
+    "class",
+    "score",
+    "box",
+    "merged_box",
+    "rotated_box",
+    "polygons",
+    "rle",
+    "keypoints",
+    "source",
+    "spared_by",
+)
+
+
+class KnownRegionsError(BlurloopError):
+    """A file of known regions is missing, cannot be understood, or is for another picture."""
+
+
+@dataclass(frozen=True)
+class KnownFinds:
+    """What is known of one picture.
+
+    Attributes:
+        detections: The finds.
+        outlines: Exact pixels of those that a person drew, by position.
+        digest: SHA-256 of the document that they came from, or empty.
+    """
+
+    detections: Detections
+    outlines: Mapping[int, Outline] = field(default_factory=dict)
+    digest: str = ""
+
+
+class KnownRegions:
+    """A file or folder of documents; safe to use from several threads."""
+
+    def __init__(self, path: Path, *, pictures: int = 1) -> None:
+        """Read a file at once; a folder's documents when their pictures come.
+
+        Args:
+            path: The file or folder.
+            pictures: How many it is asked for. A document of one picture serves any of that file
+                name where only one is asked for, else the one of its very name.
+
+        Raises:
+            KnownRegionsError: If the path is not there, or the file cannot be understood.
+        """
+        self.path = path
+        self._several = pictures > 1
+        self._documents: dict[str, Any] | None = None
+        self._only: Any = None
+        if path.is_dir():
+            return
+        values = _read(path)
+        if isinstance(values, dict) and "pictures" in values:
+            _check_version(values, path)
+            if not isinstance(values["pictures"], list):
+                raise KnownRegionsError(f"{path}: pictures is not a list of documents")
+            self._documents = {}
+            for value in values["pictures"]:
+                name = _picture_of(value, path).get("name")
+                if not isinstance(name, str) or name in self._documents:
+                    raise KnownRegionsError(f"{path}: picture {name!r} has no name of its own")
+                self._documents[name] = value
+        else:
+            self._only = values
+
+    def of(
+        self,
+        name: str,
+        taxonomy: Taxonomy,
+        *,
+        width: int,
+        height: int,
+        sha256: str | None = None,
+        wraps: bool = False,
+    ) -> KnownFinds:
+        """Return what is known of a picture.
+
+        Args:
+            name: Its path below the input folder, with `/`.
+            taxonomy: Classes that finds may have.
+            width: Columns of the upright picture.
+            height: Rows of the upright picture.
+            sha256: Of the picture's file, to compare where the document states one.
+            wraps: As `document_to_finds`.
+
+        Raises:
+            KnownRegionsError: If there is no document for it, or one for another picture: what
+                nobody looked at must not pass as having nothing to hide.
+        """
+        values, where = self._document(name)
+        found = document_to_finds(
+            values, taxonomy, width=width, height=height, where=where, wraps=wraps
+        )
+        stated = _picture_of(values, where).get("sha256")
+        if stated is not None and sha256 is not None and stated != sha256:
+            raise KnownRegionsError(
+                f"{where} is for a picture of sha256 {stated}; {name} has {sha256}. "
+                "Look at it again, or remove the sha256"
+            )
+        return found
+
+    def digest_of(self, name: str) -> str:
+        """Return the SHA-256 of a picture's document.
+
+        Raises:
+            KnownRegionsError: If there is none.
+        """
+        return sha256_of_json(self._document(name)[0])
+
+    def _document(self, name: str) -> tuple[Any, Path]:
+        if self._documents is not None:
+            if name not in self._documents:
+                raise KnownRegionsError(f"{self.path} has no known regions of picture {name!r}")
+            return self._documents[name], self.path
+        if self._only is not None:
+            stated = _picture_of(self._only, self.path).get("name")
+            if stated is None and self._several:
+                raise KnownRegionsError(
+                    f"{self.path} states no name of its picture, and there are several; add it"
+                )
+            whole = self._several or not isinstance(stated, str)
+            if stated not in (None, name) and (whole or Path(stated).name != Path(name).name):
+                raise KnownRegionsError(
+                    f"{self.path} has known regions of picture {stated!r}, not of {name!r}"
+                )
+            return self._only, self.path
+        path = self.path / (name + SUFFIX)
+        return _read(path), path
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.stat().st_size > FILE_MAX_BYTES:
+            raise KnownRegionsError(f"{path} is larger than {FILE_MAX_BYTES} bytes")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise KnownRegionsError(
+            f"{path} is missing; write it with --write-detections, or give an empty list of finds "
+            "for a picture that has nothing to hide"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise KnownRegionsError(f"{path} is not readable JSON: {error}") from error
+
+
+def _check_version(values: Any, where: Path) -> None:
+    version = values.get("schema_version") if isinstance(values, Mapping) else None
+    if version != SCHEMA_VERSION:
+        raise KnownRegionsError(
+            f"{where} has schema_version {version!r}; expected {SCHEMA_VERSION}"
+        )
+
+
+def _picture_of(values: Any, where: Path) -> Mapping[str, Any]:
+    picture = values.get("picture") if isinstance(values, Mapping) else None
+    if not isinstance(picture, Mapping):
+        raise KnownRegionsError(f"{where}: picture is {picture!r}; expected name, width and height")
+    return picture
+
+
+def document_to_finds(
+    values: Any,
+    taxonomy: Taxonomy,
+    *,
+    width: int,
+    height: int,
+    where: Path = Path("document"),
+    wraps: bool = False,
+) -> KnownFinds:
+    """Check a document completely and build its finds.
+
+    Args:
+        values: What the JSON holds.
+        taxonomy: Classes that finds may have.
+        width: Columns of the upright picture.
+        height: Rows of the upright picture.
+        where: What to call it in errors.
+        wraps: Whether the picture is a panorama: what is drawn goes on beyond its columns.
+
+    Raises:
+        KnownRegionsError: With the find and the key that is wrong.
+    """
+    picture = _picture_of(values, where)
+    if "schema_version" in values:
+        _check_version(values, where)
+    _only_known(values, _DOCUMENT_KEYS, f"{where}")
+    _only_known(picture, _PICTURE_KEYS, f"{where}: picture")
+    size = (picture.get("width"), picture.get("height"))
+    if size != (width, height):
+        raise KnownRegionsError(
+            f"{where} is for a picture of {size[0]}x{size[1]} pixels; "
+            f"this one has {width}x{height} (upright)"
+        )
+    listed = values.get("finds")
+    if not isinstance(listed, list):
+        raise KnownRegionsError(f"{where}: finds is {listed!r}; expected a list")
+    parts, outlines = [], {}
+    for position, value in enumerate(listed):
+        try:
+            part, outline = _find(value, taxonomy, width, height, wraps=wraps)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise KnownRegionsError(f"{where}: find {position} cannot be read: {error}") from error
+        parts.append(part)
+        if outline is not None:
+            outlines[position] = outline
+    return KnownFinds(Detections.concatenate(parts), outlines, sha256_of_json(values))
+
+
+def _only_known(values: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    for key in values:
+        if key not in known:
+            raise KnownRegionsError(f"{what} has key {key!r}; known: {', '.join(known)}")
+
+
+def _find(
+    value: Any, taxonomy: Taxonomy, width: int, height: int, *, wraps: bool
+) -> tuple[Detections, Outline | None]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"it is {value!r}; expected an object")
+    for key in value:
+        if key not in _FIND_KEYS:
+            raise ValueError(f"it has key {key!r}; known: {', '.join(_FIND_KEYS)}")
+    name = taxonomy.resolve(str(value["class"])) if "class" in value else None
+    if name is None:
+        raise ValueError(f"class is {value.get('class')!r}; known: {', '.join(taxonomy.names)}")
+    score = numbers([value.get("score", 1.0)], 1, "score")[0]
+    if not 0 <= score <= 1:
+        raise ValueError(f"score is {score}; expected a number from 0 to 1")
+    outline = drawn_outline(value, width, height, wraps=wraps)
+    if "box" in value:
+        box = _box(value["box"], width, height)
+    elif outline is not None:
+        box = [float(v) for v in outline.box_xyxy]
+    else:
+        raise ValueError("it has neither box, rotated_box, polygons nor rle")
+    if wraps and outline is not None:
+        box = _reaching(box, outline, width)
+    keypoints = None
+    if value.get("keypoints") is not None:
+        rows = [numbers(point, 3, "keypoint") for point in value["keypoints"]]
+        if len(rows) != NUM_KEYPOINTS:
+            raise ValueError(f"it has {len(rows)} keypoints; expected {NUM_KEYPOINTS}")
+        keypoints = np.array([rows], np.float32)
+    found = Detections.from_boxes(
+        [box],
+        class_ids=[taxonomy.class_id(name)],
+        scores=[score],
+        keypoints=keypoints,
+        source=str(value.get("source", "person")),
+    )
+    if value.get("merged_box") is not None:
+        merged = np.array([numbers(value["merged_box"], 4, "merged_box")], np.float32)
+        found = dataclasses.replace(found, merged_xyxy=merged)
+    return found, outline
+
+
+def _reaching(box: list[float], outline: Outline, width: int) -> list[float]:
+    """Return a box that crosses a panorama's seam with what was drawn, so that it is copied."""
+    x0, y0, x1, y1 = (float(v) for v in outline.box_xyxy)
+    if x0 >= 0 and x1 <= width:
+        return box
+    return [min(box[0], x0), min(box[1], y0), max(box[2], x1), max(box[3], y1)]
+
+
+def _box(values: Any, width: int, height: int) -> list[float]:
+    x0, y0, x1, y1 = numbers(values, 4, "box")
+    if x1 <= x0 or y1 <= y0:
+        raise ValueError(f"box is {values!r}; expected x0 < x1 and y0 < y1")
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        raise ValueError(f"box {values!r} lies outside of the picture ({width}x{height})")
+    return [x0, y0, x1, y1]
+
+
+def finds_to_document(
+    finds: KnownFinds,
+    taxonomy: Taxonomy,
+    *,
+    name: str,
+    width: int,
+    height: int,
+    sha256: str,
+    bundle: str | None = None,
+    mask_threshold: float = MASK_THRESHOLD,
+    spared: Mapping[int, str] | None = None,
+) -> dict[str, Any]:
+    """Return the document of a picture's finds, which reads back as the same regions.
+
+    Args:
+        finds: What was found.
+        taxonomy: Its classes.
+        name: Path of the picture below its input folder, with `/`.
+        width: Columns of the upright picture.
+        height: Rows of the upright picture.
+        sha256: Of the picture's file.
+        bundle: Digest of the bundle that found them.
+        mask_threshold: Least probability of a pixel of an outline.
+        spared: Name of the region that spares a find, by position.
+    """
+    detections = finds.detections
+    rows = []
+    for index in range(len(detections)):
+        row: dict[str, Any] = {
+            "class": taxonomy.names[int(detections.class_ids[index])],
+            "score": round(float(detections.scores[index]), 6),
+            "box": [float(v) for v in detections.boxes_xyxy[index]],
+        }
+        if not np.isnan(detections.merged_xyxy[index, 0]):
+            row["merged_box"] = [float(v) for v in detections.merged_xyxy[index]]
+        polygons = _polygons(finds, index, taxonomy, width, height, mask_threshold)
+        if polygons:
+            row["polygons"] = polygons
+        if np.isfinite(detections.keypoints[index]).all():
+            row["keypoints"] = np.round(detections.keypoints[index], 2).tolist()
+        row["source"] = detections.sources[index]
+        if spared and index in spared:
+            row["spared_by"] = spared[index]
+        rows.append(row)
+    picture = {"name": name, "width": width, "height": height, "sha256": sha256}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "picture": picture,
+        "bundle": bundle,
+        "finds": rows,
+    }
+
+
+def _polygons(
+    finds: KnownFinds,
+    index: int,
+    taxonomy: Taxonomy,
+    width: int,
+    height: int,
+    mask_threshold: float,
+) -> list[list[list[float]]]:
+    """Return the outline of one find as polygons, without margin.
+
+    A find whose true shape is the ellipse in its box has none unless its outline is obscured: a
+    face is hidden by its ellipse, and a polygon would be hidden besides.
+    """
+    spec = class_spec(finds.detections, index, taxonomy)
+    by_mask = np.isfinite(finds.detections.masks[index]).all() and (
+        spec.geometry != "ellipse" or spec.shape in ("outline", "rotated_box")
+    )
+    if index in finds.outlines:
+        drawn: Outline | None = finds.outlines[index]
+    elif by_mask:
+        plain = dataclasses.replace(spec, shape="outline", margin=0.0, feather=0.0)
+        alone = dataclasses.replace(
+            finds.detections, merged_xyxy=np.full_like(finds.detections.merged_xyxy, np.nan)
+        )
+        where = region(
+            alone, index, plain, height=height, width=width, mask_threshold=mask_threshold
+        )
+        mask = where.weight >= 1
+        drawn = Outline(where.x0, where.y0, mask) if mask.any() else None
+    else:
+        drawn = None
+    if drawn is None:
+        return []
+    contours, _ = cv2.findContours(
+        drawn.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    shift = np.array([drawn.x0 + 0.5, drawn.y0 + 0.5])
+    rings = [(contour.reshape(-1, 2) + shift).tolist() for contour in contours]
+    # One or two pixels make no polygon; a third corner on the same spot lets them be read back.
+    return [ring + [ring[-1]] * max(0, 3 - len(ring)) for ring in rings]

@@ -1,0 +1,96 @@
+"""Wrapping: finds of a panorama, whose last column borders on its first.
+
+An object across the seam is one find whose box ends beyond the picture's width. Whatever works on
+the picture's pixels, as obscuring does, takes `wrapped_copies` instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonymization.card import KEYPOINT_NETWORK
+from anonymization.finds import Detections, box_iou
+
+
+def shifted(detections: Detections, columns: float | NDArray[Any]) -> Detections:
+    """Return finds moved to the right by some columns, one number or one per find."""
+    by = np.broadcast_to(np.asarray(columns, np.float32), (len(detections),))
+    boxes, merged = detections.boxes_xyxy.copy(), detections.merged_xyxy.copy()
+    points = detections.keypoints.copy()
+    for array in (boxes, merged):
+        array[:, 0::2] += by[:, None]
+    points[..., 0] += by[:, None]
+    return replace(detections, boxes_xyxy=boxes, merged_xyxy=merged, keypoints=points)
+
+
+def wrapped_copies(
+    detections: Detections, width: float, *, turn: float | None = None
+) -> Detections:
+    """Return the finds of a panorama and, of those across its seam, a copy on the other side.
+
+    Args:
+        detections: Finds whose boxes may reach beyond the picture's columns.
+        width: Columns of the picture.
+        turn: Columns of a whole turn, where the picture shows less than one; None for `width`.
+
+    Returns:
+        The finds, in their order, then the copies.
+
+    >>> across = Detections.from_boxes([[90, 0, 110, 9]], class_ids=[0])
+    >>> wrapped_copies(across, 100).boxes_xyxy.tolist()
+    [[90.0, 0.0, 110.0, 9.0], [-10.0, 0.0, 10.0, 9.0]]
+    """
+    period = width if turn is None else turn
+    x0 = np.fmin(detections.boxes_xyxy[:, 0], detections.merged_xyxy[:, 0])
+    x1 = np.fmax(detections.boxes_xyxy[:, 2], detections.merged_xyxy[:, 2])
+    everywhere = (x0 <= 0) & (x1 >= width)
+    left = detections.select(~everywhere & (x1 > period))
+    right = detections.select(~everywhere & (x0 + period < width))
+    return Detections.concatenate([detections, shifted(left, -period), shifted(right, period)])
+
+
+def canonical(detections: Detections, width: float, turn: float) -> Detections:
+    """Return each find where it starts in the picture, or overlaps most with it.
+
+    Args:
+        detections: Finds at any multiple of a turn.
+        width: Columns of the picture.
+        turn: Columns of a whole turn.
+
+    Returns:
+        In a whole panorama, finds whose boxes start in [0, width); boxes of a turn or more stay.
+    """
+    x0, x1 = detections.boxes_xyxy[:, 0], detections.boxes_xyxy[:, 2]
+    start = np.where(x1 - x0 < turn, np.mod(x0, turn), x0)
+    if width < turn - 0.5:
+        here = np.minimum(start + x1 - x0, width) - np.minimum(start, width)
+        before = np.minimum(start + x1 - x0 - turn, width) - np.maximum(start - turn, 0)
+        start = np.where(before > here, start - turn, start)
+    return shifted(detections, start - x0)
+
+
+def beside_their_faces(detections: Detections, turn: float) -> Detections:
+    """Return heads on the same side of the seam as the faces that they overlap most.
+
+    So that heads and faces can be merged by their boxes (`merge_heads`).
+    """
+    from_keypoints = np.array([s == KEYPOINT_NETWORK for s in detections.sources], bool)
+    heads, faces = np.flatnonzero(from_keypoints), np.flatnonzero(~from_keypoints)
+    if not len(heads) or not len(faces):
+        return detections
+    steps = np.array([0, turn, -turn], np.float32)
+    overlaps = np.stack(
+        [
+            box_iou(shifted(detections, step).boxes_xyxy[heads], detections.boxes_xyxy[faces])
+            for step in steps
+        ]
+    )
+    same = detections.class_ids[heads][:, None] == detections.class_ids[faces][None, :]
+    best = np.where(same, overlaps, 0).max(axis=2).argmax(axis=0)
+    columns = np.zeros(len(detections), np.float32)
+    columns[heads] = steps[best]
+    return shifted(detections, columns)

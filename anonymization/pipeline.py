@@ -1,0 +1,138 @@
+"""A bounded pipeline: several pictures at once, each by one thread, within a budget of pixels.
+
+While one picture is decoded, another is in the network and a third is encoded: ONNX Runtime,
+OpenCV and Pillow let other threads run meanwhile. On a CPU this beats one network run that is
+spread over all cores, since decoding and encoding have only one core each to use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import TypeVar
+
+from anonymization.errors import BlurloopError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BYTES_PER_PIXEL = 16
+"""Of a picture in work: upright pixels, their copy, the encoder's and decoder's own buffers."""
+
+MEMORY_SHARE = 0.25
+"""Share of the machine's memory that pictures in work may take."""
+
+PIXELS_MIN = 64 * 10**6
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
+
+
+def shares(workers: int | None, threads: int | None, pictures: int) -> tuple[int, int]:
+    """Return how many pictures are worked on at once, and the threads of one network run.
+
+    As many pictures as cores, each with one thread, beats fewer pictures with more: only a single
+    picture gets all cores for its network.
+
+    Args:
+        workers: As asked for, or None.
+        threads: As asked for, or None.
+        pictures: How many there are.
+    """
+    at_once = workers or max(1, min(cores(), pictures))
+    return at_once, threads or max(1, cores() // at_once)
+
+
+def pixel_budget() -> int:
+    """Return how many pixels may be in work at once on this machine."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return PIXELS_MIN
+    return max(PIXELS_MIN, int(memory * MEMORY_SHARE / BYTES_PER_PIXEL))
+
+
+class StoppedError(BlurloopError):
+    """The run was told to end before this was done."""
+
+
+class Budget:
+    """Lets pictures in as long as their pixels fit; one that never fits goes alone.
+
+    First come, first served, so that a large picture is not kept waiting by small ones.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """Allow `limit` pixels at once."""
+        self._limit = limit
+        self._used = 0
+        self._entrance = threading.Lock()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, amount: int) -> Iterator[None]:
+        """Wait for room, and give it back at the end of the block."""
+        with self._entrance, self._changed:
+            self._changed.wait_for(lambda: not self._used or self._used + amount <= self._limit)
+            self._used += amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= amount
+                self._changed.notify_all()
+
+
+def work_off(
+    tasks: Iterable[T],
+    work: Callable[[T], R],
+    collect: Callable[[int, R], None],
+    *,
+    workers: int,
+    stop: threading.Event,
+) -> None:
+    """Do tasks with several threads.
+
+    Tasks are taken from the iterable only when a thread is about to be free, so that what they
+    hold is bounded. Once `stop` is set no further task starts; those in work end by themselves.
+
+    Args:
+        tasks: What to do, taken one by one in the caller's thread.
+        work: Does one; it may raise `StoppedError` when it sees that `stop` is set.
+        collect: Takes position and result of each as it ends, in the caller's thread.
+        workers: Number of threads.
+        stop: Ends the work early, when something else sets it or an exception leaves this.
+    """
+    waiting: dict[Future[R], int] = {}
+    with ThreadPoolExecutor(workers, thread_name_prefix="picture") as pool:
+        try:
+            for position, task in enumerate(tasks):
+                if stop.is_set():
+                    break
+                waiting[pool.submit(work, task)] = position
+                # One more than there are threads, so that none is ever without work.
+                while len(waiting) > workers:
+                    _collect(waiting, collect)
+            while waiting:
+                _collect(waiting, collect)
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _collect(waiting: dict[Future[R], int], collect: Callable[[int, R], None]) -> None:
+    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+    for future in done:
+        position = waiting.pop(future)
+        with contextlib.suppress(StoppedError):
+            collect(position, future.result())

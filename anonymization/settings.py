@@ -1,0 +1,297 @@
+"""Settings per class: what an operator changes of how a bundle detects and obscures.
+
+From a YAML or JSON file (`--settings`) and from the command line (`--set face.method=pixelate`),
+the latter last. Checked against the classes that the bundle, or the known regions, have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anonymization.errors import BlurloopError
+from anonymization.taxonomy import (
+    METHODS,
+    SHAPES,
+    STRENGTH_MIN,
+    ClassSpec,
+    Taxonomy,
+    TaxonomyError,
+)
+
+if TYPE_CHECKING:
+    from anonymization.card import Card
+
+SCHEMA_VERSION = 1
+FILE_MAX_BYTES = 64 * 2**20
+_RANGES = {
+    "threshold": (0.0, 1.0),
+    "margin": (0.0, 4.0),
+    "feather": (0.0, 4.0),
+    "strength": (0.0, 4.0),
+}
+_CHOICES = {"method": METHODS, "shape": SHAPES}
+
+
+class SettingsError(BlurloopError):
+    """A settings file or a setting cannot be understood."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class ClassSettings:
+    """What is changed for one class; None leaves what the bundle says. Checked when made.
+
+    Attributes:
+        enabled: False neither lists nor obscures the class's finds.
+        threshold: Least score, in [0, 1].
+        method: One of `taxonomy.METHODS`; `none` lists finds and leaves their pixels.
+        shape: One of `taxonomy.SHAPES`.
+        margin: Growth on each side as a share of the object's shorter side.
+        feather: Width of the faded edge as a share of the same side.
+        strength: Size of blur kernel or mosaic cell as a share of the same side.
+    """
+
+    enabled: bool | None = None
+    threshold: float | None = None
+    method: str | None = None
+    shape: str | None = None
+    margin: float | None = None
+    feather: float | None = None
+    strength: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.enabled is not None and not isinstance(self.enabled, bool):
+            raise SettingsError(f"enabled is {self.enabled!r}; expected true or false")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not _is_number(value) or not low <= value <= high:
+                raise SettingsError(
+                    f"{name} is {value!r}; expected a number from {low:g} to {high:g}"
+                )
+
+    def given(self) -> dict[str, Any]:
+        """Return what is set, by key."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+KEYS = tuple(f.name for f in dataclasses.fields(ClassSettings))
+_OF_SPEC = ("method", "shape", "margin", "feather", "strength")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is changed, by class name.
+
+    >>> Settings.of(["face.method=solid"]).classes["face"].method
+    'solid'
+    """
+
+    classes: Mapping[str, ClassSettings] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, assignments: Iterable[str]) -> Settings:
+        """Read `CLASS.KEY=VALUE` texts; a later one wins.
+
+        Raises:
+            SettingsError: If one is not of that form, or has an unknown key or a wrong value.
+        """
+        found = cls()
+        for text in assignments:
+            target, equals, raw = text.partition("=")
+            name, dot, key = target.strip().rpartition(".")
+            if not (equals and dot and name):
+                raise SettingsError(
+                    f"--set is {text!r}; expected CLASS.KEY=VALUE, as in face.method=pixelate"
+                )
+            found = found.updated(cls({name: _class_settings(name, {key: _value(raw.strip())})}))
+        return found
+
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        """Read a settings file, YAML or JSON.
+
+        Raises:
+            SettingsError: If it cannot be read, or holds an unknown key or a wrong value.
+        """
+        values = read_structured(path, schema_version=SCHEMA_VERSION, keys=("classes",))
+        classes = values.get("classes") or {}
+        if not isinstance(classes, Mapping):
+            raise SettingsError(f"{path}: classes is {classes!r}; expected settings by class name")
+        try:
+            return cls({str(n): _class_settings(str(n), v) for n, v in classes.items()})
+        except SettingsError as error:
+            raise SettingsError(f"{path}: {error}") from error
+
+    def updated(self, other: Settings) -> Settings:
+        """Return these settings with those of another on top."""
+        merged = dict(self.classes)
+        for name, changes in other.classes.items():
+            before = merged.get(name, ClassSettings())
+            merged[name] = dataclasses.replace(before, **changes.given())
+        return Settings(merged)
+
+    @property
+    def disabled(self) -> frozenset[str]:
+        """Names of the classes that are off."""
+        return frozenset(n for n, change in self.classes.items() if change.enabled is False)
+
+    def taxonomy(self, taxonomy: Taxonomy) -> Taxonomy:
+        """Return a taxonomy with these settings.
+
+        Raises:
+            SettingsError: If a class is unknown, or a class cannot have the method.
+        """
+        classes = dict(taxonomy.classes)
+        for name, change in self.classes.items():
+            if name not in classes:
+                raise SettingsError(
+                    f"settings name class {name!r}; known classes: {', '.join(taxonomy.names)}"
+                )
+            values = {k: v for k, v in change.given().items() if k in _OF_SPEC}
+            try:
+                classes[name] = dataclasses.replace(classes[name], **values)
+            except TaxonomyError as error:
+                raise SettingsError(f"settings of class {name}: {error}") from error
+        return dataclasses.replace(taxonomy, classes=classes)
+
+    def card(self, card: Card) -> Card:
+        """Return a bundle's card with these settings: taxonomy and thresholds.
+
+        Raises:
+            SettingsError: As `taxonomy`.
+        """
+        thresholds = {
+            name: float(change.threshold)
+            for name, change in self.classes.items()
+            if change.threshold is not None
+        }
+        changed = dataclasses.replace(card, taxonomy=self.taxonomy(card.taxonomy))
+        return changed.with_thresholds(thresholds)
+
+    def warnings(self) -> list[str]:
+        """Return one line for each setting that does not do what it says."""
+        return [
+            f"{name}.strength is {change.strength:g}; {STRENGTH_MIN:g} is used, below which faces "
+            "and characters stay readable"
+            for name, change in self.classes.items()
+            if change.strength is not None and change.strength < STRENGTH_MIN
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types, for reports."""
+        return {name: change.given() for name, change in sorted(self.classes.items())}
+
+
+def _class_settings(name: str, values: Any) -> ClassSettings:
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"settings of class {name} are {values!r}; expected KEY: VALUE pairs")
+    for key in values:
+        if key not in KEYS:
+            raise SettingsError(f"class {name} has setting {key!r}; known: {', '.join(KEYS)}")
+    try:
+        return ClassSettings(**values)
+    except SettingsError as error:
+        raise SettingsError(f"settings of class {name}: {error}") from error
+
+
+def _value(raw: str) -> Any:
+    """Read the right side of an assignment: true, false, a number, or text."""
+    if raw.lower() in ("true", "false", "on", "off", "yes", "no"):
+        return raw.lower() in ("true", "on", "yes")
+    try:
+        return float(raw)
+    except ValueError:
+        return raw
+
+
+def read_structured(path: Path, *, schema_version: int, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Read a YAML or JSON file that an operator wrote.
+
+    Args:
+        path: The file; one that ends with `.json` is read as JSON, else as YAML.
+        schema_version: The version that it must state.
+        keys: What it may hold besides.
+
+    Raises:
+        SettingsError: If it is missing, too large, cannot be parsed, or holds something else.
+    """
+    import yaml
+
+    try:
+        size = path.stat().st_size
+        if size > FILE_MAX_BYTES:
+            raise SettingsError(f"{path} has {size} bytes; at most {FILE_MAX_BYTES} are read")
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise SettingsError(f"{path} is neither YAML nor JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} holds {type(values).__name__}; expected KEY: VALUE pairs")
+    version = values.pop("schema_version", None)
+    if version != schema_version:
+        raise SettingsError(
+            f"{path} has schema_version {version!r}; expected {schema_version}. "
+            f"Write `schema_version: {schema_version}` at its top"
+        )
+    for key in values:
+        if key not in keys:
+            raise SettingsError(f"{path} has key {key!r}; known: {', '.join(keys)}")
+    return values
+
+
+DEFAULT_TAXONOMY = Taxonomy(
+    {
+        "face": ClassSpec(
+            geometry="ellipse",
+            shape="ellipse",
+            margin=0.15,
+            feather=0.2,
+            identifiable_side="width",
+        ),
+        "person": ClassSpec(
+            geometry="mask",
+            shape="outline",
+            identifiable_px=40.0,
+            color="#3cb44b",
+            aliases=["pedestrian", "rider"],
+        ),
+        "license_plate": ClassSpec(
+            geometry="box",
+            shape="box",
+            identifiable_px=12.0,
+            color="#ffe119",
+            aliases=["plate", "licence_plate", "number_plate"],
+        ),
+        "vehicle": ClassSpec(
+            geometry="mask",
+            shape="outline",
+            margin=0.05,
+            identifiable_side="width",
+            identifiable_px=40.0,
+            color="#4363d8",
+            aliases=["car", "motorcycle", "bus", "truck", "van"],
+        ),
+    },
+    keypoint_class="person",
+    head_class="face",
+)
+"""Classes of known regions where no bundle says them; `conf/taxonomy/street.yaml` in code."""

@@ -1,0 +1,392 @@
+"""What `anonymize` costs, measured in one run on the photographs that it is given.
+
+    python -m benchmarks.anonymizing BUNDLE PICTURES [--faces SET] [--deface PYTHON]
+
+    folder      wall time of a folder against the network alone and decoding + encoding alone
+    obscuring   share of decoding + encoding that obscuring adds
+    workers     two workers against one, where the network has one thread
+    panorama    8192x4096 with 50 objects, all but the network, against libjpeg-turbo; memory
+    deface      pictures a second of both programs on the same photographs of about a megapixel,
+                and recall and finds per face of both on a labelled set (IoU 0.5)
+
+SET is a folder with `annotations.json` (COCO) and its pictures. PYTHON is that of an environment
+of its own in which deface is installed, as its licence and libraries stay out of ours. Each
+comparison is measured in turns, so that whatever else the machine does hits both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonymization.anonymizer import Anonymizer
+from anonymization.bundle import Bundle
+from anonymization.detection import prepare
+from anonymization.finds import Detections, box_iou
+from anonymization.formats.picture import SUFFIXES, decode, encode
+from anonymization.job.inputs import make_plan
+from anonymization.job.processing import Processor
+from anonymization.job.results import Options
+from anonymization.pipeline import Budget, cores, pixel_budget, work_off
+from anonymization.runtime import load_graph
+
+REPEATS = 3
+MEGAPIXEL = (0.6e6, 1.6e6)
+IOU_MIN = 0.5
+DEFACE = "from deface.deface import main; main()"
+DEFACE_BOXES = """
+import json, sys
+import numpy as np
+import imageio.v2 as imageio
+from deface.centerface import CenterFace
+network = CenterFace(in_shape=None, backend="onnxrt")
+found = []
+for path in json.load(sys.stdin):
+    pixels = imageio.imread(path)
+    pixels = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
+    pixels = np.ascontiguousarray(pixels[..., :3])
+    boxes, _ = network(pixels, threshold=0.2)
+    found.append([[float(v) for v in box[:4]] for box in boxes])
+print()
+print(json.dumps(found))
+"""
+"""deface's own detector with its default threshold (deface.py, `--thresh`)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        bundle: The bundle.
+        pictures: Photographs.
+    """
+
+    bundle: Bundle
+    pictures: tuple[Path, ...]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long something takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def in_turns(*works: Callable[[], object]) -> list[float]:
+    """Return the least time of each, measured one after the other and again."""
+    rounds = [[seconds(work) for work in works] for _ in range(REPEATS)]
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def folder_run(setting: Setting, anonymizer: Anonymizer, workers: int) -> None:
+    """Anonymize all pictures into a temporary folder with the command's own pipeline."""
+    with tempfile.TemporaryDirectory() as name:
+        plan = make_plan(setting.pictures, Path(name), suffixes=SUFFIXES)
+        stop = threading.Event()
+        work = Processor(anonymizer, Options(), stop=stop, budget=Budget(pixel_budget()))
+        statuses: list[str] = []
+
+        def collect(_: int, done: Any) -> None:
+            statuses.append(done.result.status)
+
+        work_off(plan.loaded(), work, collect, workers=workers, stop=stop)
+        if set(statuses) != {"anonymized"}:
+            raise SystemExit(f"not every picture was anonymized: {sorted(set(statuses))}")
+
+
+def prepared(setting: Setting) -> list[tuple[str, NDArray[np.float32]]]:
+    """Return the input of every network run of all pictures."""
+    inputs = []
+    for path in setting.pictures:
+        pixels = decode(path.read_bytes()).pixels
+        for name, graph in setting.bundle.card.graphs.items():
+            inputs.append((name, prepare(pixels, graph).image))
+    return inputs
+
+
+def codec(content: bytes) -> None:
+    """Decode and encode a picture that nothing has changed in."""
+    picture = decode(content)
+    encode(picture, picture.native)
+
+
+def opened(content: bytes) -> NDArray[np.uint8]:
+    """Decode with libjpeg-turbo through OpenCV."""
+    return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+
+
+def libjpeg(content: bytes) -> None:
+    """Decode and encode with libjpeg-turbo."""
+    pixels = opened(content)
+    cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def measure_folder(setting: Setting) -> None:
+    """Print the wall time of a folder against its parts."""
+    workers = cores()
+    anonymizer = Anonymizer.from_bundle(setting.bundle, threads=1)
+    graphs = {
+        threads: {
+            name: load_graph(content, threads=threads)
+            for name, content in setting.bundle.graphs.items()
+        }
+        for threads in {1, workers}
+    }
+    inputs = prepared(setting)
+    contents = [path.read_bytes() for path in setting.pictures]
+
+    def network_alone() -> None:
+        for name, image in inputs:
+            graphs[workers][name].run({"image": image})
+
+    def network_shared() -> None:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(lambda job: graphs[1][job[0]].run({"image": job[1]}), inputs))
+
+    def codec_alone() -> None:
+        for content in contents:
+            codec(content)
+
+    def codec_shared() -> None:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(codec, contents))
+
+    whole, network, shared, files, files_shared = in_turns(
+        lambda: folder_run(setting, anonymizer, workers),
+        network_alone,
+        network_shared,
+        codec_alone,
+        codec_shared,
+    )
+    one = max(network, files)
+    many = max(shared, files_shared)
+    print(f"folder      {len(contents)} pictures in {whole:.2f} s, {workers} workers")
+    print(f"            one at a time: network {network:.2f} s, decode + encode {files:.2f} s")
+    print(f"            folder over the larger: {whole / one:.2f}   (promised: at most 1.10)")
+    both = shared + files_shared
+    print(f"            {workers} at once: network {shared:.2f} s, codecs {files_shared:.2f} s")
+    print(f"            folder over the larger: {whole / many:.2f}, over both: {whole / both:.2f}")
+
+
+def measure_obscuring(setting: Setting) -> None:
+    """Print how much obscuring adds to decoding and encoding."""
+    anonymizer = Anonymizer.from_bundle(setting.bundle, threads=1)
+    shares, areas = [], []
+    for path in setting.pictures:
+        content = path.read_bytes()
+        picture = decode(content)
+        height, width = picture.height, picture.width
+        decided = anonymizer.decide(
+            anonymizer.detect(picture.pixels), name=path.name, width=width, height=height
+        )
+        if not len(decided.hidden):
+            continue
+        both = in_turns(
+            lambda p=picture, d=decided: anonymizer.obscure(p.native, d.hidden),  # type: ignore[misc]
+            lambda c=content: codec(c),  # type: ignore[misc]
+        )
+        shares.append(both[0] / both[1])
+        boxes = decided.hidden.boxes_xyxy
+        areas.append(float(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum()) / (height * width))
+    if not shares:
+        print("obscuring   nothing was found in these pictures")
+        return
+    print(
+        f"obscuring   {statistics.median(shares):.1%} of decode + encode at the median of "
+        f"{len(shares)} pictures, {max(shares):.1%} at most   (promised: at most 10%); "
+        f"boxes cover {statistics.median(areas):.1%} at the median"
+    )
+
+
+def measure_workers(setting: Setting) -> None:
+    """Print two workers against one."""
+    anonymizer = Anonymizer.from_bundle(setting.bundle, threads=1)
+    one, two = in_turns(
+        lambda: folder_run(setting, anonymizer, 1), lambda: folder_run(setting, anonymizer, 2)
+    )
+    print(
+        f"workers     1: {len(setting.pictures) / one:.2f} pictures/s, "
+        f"2: {len(setting.pictures) / two:.2f}, ratio {one / two:.2f}   (promised: at least 1.80)"
+    )
+
+
+def measure_panorama(setting: Setting) -> None:
+    """Print what an 8192x4096 JPEG with 50 objects costs beside the network."""
+    pixels = opened(setting.pictures[0].read_bytes())
+    large = cv2.resize(pixels, (8192, 4096), interpolation=cv2.INTER_CUBIC)
+    content = bytes(cv2.imencode(".jpg", large, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
+    random = np.random.default_rng(0)
+    corners = random.uniform((0, 1500), (7900, 3500), (50, 2))
+    boxes = np.hstack([corners, corners + random.uniform(30, 250, (50, 2))])
+    finds = Detections.from_boxes(boxes, class_ids=np.arange(50) % 4)
+    anonymizer = Anonymizer.for_known_regions(setting.bundle.card)
+
+    def ours() -> None:
+        picture = decode(content)
+        encode(picture, anonymizer.obscure(picture.native, finds))
+
+    mine, theirs = in_turns(ours, lambda: libjpeg(content))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"panorama    8192x4096, 50 objects: {mine:.2f} s; libjpeg-turbo {theirs:.2f} s; "
+        f"ratio {mine / theirs:.2f}   (promised: under 1.50); "
+        f"this process's peak so far {peak:.2f} GB   (promised: under 1.50)"
+    )
+
+
+def labelled(folder: Path) -> list[tuple[Path, NDArray[np.float32]]]:
+    """Return pictures of a COCO set and the boxes of their faces, float32 (N, 4)."""
+    values = json.loads((folder / "annotations.json").read_text())
+    (face,) = [c["id"] for c in values["categories"] if c["name"] == "face"]
+    boxes: dict[int, list[list[float]]] = {}
+    for row in values["annotations"]:
+        if row["category_id"] == face and not row.get("iscrowd"):
+            x, y, width, height = row["bbox"]
+            boxes.setdefault(row["image_id"], []).append([x, y, x + width, y + height])
+    images = folder / "images"
+    return [
+        (images / Path(image["file_name"]).name, np.array(boxes[image["id"]], np.float32))
+        for image in values["images"]
+        if image["id"] in boxes
+    ]
+
+
+def recalled(found: NDArray[np.float32], truth: NDArray[np.float32]) -> int:
+    """Return how many true boxes have a find of their own at `IOU_MIN`."""
+    overlaps = box_iou(truth, found)
+    free = np.ones(len(found), bool)
+    count = 0
+    for row in overlaps[np.argsort(-overlaps.max(axis=1, initial=0), kind="stable")]:
+        allowed = np.where(free, row, 0)
+        if len(allowed) and allowed.max() >= IOU_MIN:
+            free[int(allowed.argmax())] = False
+            count += 1
+    return count
+
+
+def _row(name: str, rate: float, finds: Sequence[Any], truths: Sequence[Any]) -> None:
+    faces = sum(map(len, truths))
+    hits = sum(
+        recalled(np.asarray(f, np.float32).reshape(-1, 4), t)
+        for f, t in zip(finds, truths, strict=True)
+    )
+    print(
+        f"deface      {name:<9} {rate:6.2f} pictures/s   recall {hits}/{faces} = "
+        f"{hits / max(faces, 1):.3f}   {sum(map(len, finds)) / max(faces, 1):.2f} finds per face"
+    )
+
+
+def measure_deface(setting: Setting, python: Path, faces: Path, count: int) -> None:
+    """Print both programs side by side."""
+    chosen = [p for p in setting.pictures if MEGAPIXEL[0] <= _pixels(p) <= MEGAPIXEL[1]]
+    if not chosen:
+        print("deface      no picture of about a megapixel was given")
+        return
+    number = itertools.count()
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        (work / "in").mkdir()
+        for i, path in enumerate(chosen):
+            (work / "in" / f"{i:04}{path.suffix}").write_bytes(path.read_bytes())
+        listed = sorted(map(str, (work / "in").iterdir()))
+        ours = [sys.executable, "-m", "anonymization", str(work / "in")]
+
+        def run_ours() -> None:
+            target = ["-o", str(work / f"out{next(number)}"), "--model", str(setting.bundle.path)]
+            subprocess.run([*ours, *target], check=True, capture_output=True)
+
+        def run_deface() -> None:
+            for path in listed:
+                Path(path).with_name(f"{Path(path).stem}_anonymized{Path(path).suffix}").unlink(
+                    missing_ok=True
+                )
+            words = [str(python), "-c", DEFACE, "--backend", "onnxrt", *listed]
+            subprocess.run(words, check=True, capture_output=True)
+
+        mine, theirs = in_turns(run_ours, run_deface)
+    rows = labelled(faces)[:count]
+    anonymizer = Anonymizer.from_bundle(setting.bundle)
+    face = anonymizer.taxonomy.class_id("face")
+    found = [anonymizer.detect(decode(path.read_bytes()).pixels) for path, _ in rows]
+    boxes = [one.boxes_xyxy[one.class_ids == face] for one in found]
+    answer = subprocess.run(
+        [str(python), "-c", DEFACE_BOXES],
+        input=json.dumps([str(path) for path, _ in rows]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    truths = [truth for _, truth in rows]
+    _row("anonymize", len(chosen) / mine, boxes, truths)
+    _row("deface", len(chosen) / theirs, json.loads(answer.stdout.splitlines()[-1]), truths)
+
+
+def _pixels(path: Path) -> int:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.width * image.height
+
+
+def chosen_pictures(folder: Path, count: int) -> tuple[Path, ...]:
+    """Return some pictures of a folder, spread evenly over the order of their names."""
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    if not found:
+        raise SystemExit(f"{folder} holds no JPEG pictures")
+    step = max(1, len(found) // count)
+    by_name = {path.name: path for path in found[::step][:count]}
+    return tuple(by_name.values())
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.anonymizing",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--count", type=int, default=48, help="pictures that are measured")
+    parser.add_argument("--faces", type=Path, help="COCO set with labelled faces")
+    parser.add_argument("--deface", type=Path, help="Python in which deface is installed")
+    parser.add_argument("--only", nargs="*", default=[], help="names of measures")
+    options = parser.parse_args()
+    setting = Setting(Bundle.load(options.bundle), chosen_pictures(options.pictures, options.count))
+    cv2.setNumThreads(1)
+    print(f"load {os.getloadavg()[0]:.1f} on {cores()} cores")
+    measures: dict[str, Callable[[], None]] = {
+        "panorama": lambda: measure_panorama(setting),
+        "folder": lambda: measure_folder(setting),
+        "obscuring": lambda: measure_obscuring(setting),
+        "workers": lambda: measure_workers(setting),
+    }
+    if options.deface and options.faces:
+        measures["deface"] = lambda: measure_deface(
+            setting, options.deface, options.faces, options.count * 4
+        )
+    for name in options.only or measures:
+        measures[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Archives, patterns and what they may hold against us."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from anonymization.job import archives
+from anonymization.job.archives import ArchiveError, contents, members, safe_path
+from anonymization.job.inputs import InputError, make_plan
+
+SUFFIXES = (".jpg", ".png")
+
+
+def tar(path: Path, *entries: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+        for info, content in entries:
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+def test_a_zip_is_worked_on_like_a_folder(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x/one.jpg", b"1")
+        archive.writestr("notes.txt", b"-")
+        archive.writestr("two.png", b"2")
+    plan = make_plan([tmp_path / "a.zip"], tmp_path / "out", suffixes=SUFFIXES)
+    assert [task.name for task in plan.tasks] == ["x/one.jpg", "two.png"]
+    assert plan.tasks[0].target == tmp_path / "out/x/one.jpg"
+    assert [data for _, data in plan.loaded()] == [b"1", b"2"]
+    assert len(plan.skipped) == 1
+
+
+def test_members_that_leave_their_folder_are_listed_and_never_read(tmp_path: Path) -> None:
+    path = tar(
+        tmp_path / "a.tar.gz",
+        (entry("../evil.jpg"), b"x"),
+        (entry("/etc/evil.jpg"), b"x"),
+        (entry("link.jpg", tarfile.SYMTYPE, "/etc/passwd"), b""),
+        (entry("hard.jpg", tarfile.LNKTYPE, "good.jpg"), b""),
+        (entry("pipe.jpg", tarfile.FIFOTYPE), b""),
+        (entry("good.jpg"), b"good"),
+    )
+    plan = make_plan([path], tmp_path / "out", suffixes=SUFFIXES)
+    assert [task.name for task in plan.tasks] == ["good.jpg"]
+    reasons = [reason for _, reason in plan.unreadable]
+    assert reasons[:2] == ["has a name that leaves its folder"] * 2
+    assert reasons[2:] == ["is a link or a device"] * 3
+    assert [data for _, data in plan.loaded()] == [b"good"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a/b.jpg", "a/b.jpg"),
+        ("a\\b.jpg", "a/b.jpg"),
+        ("a/../../b.jpg", None),
+        ("C:/b.jpg", None),
+        ("/b.jpg", None),
+        ("a\0.jpg", None),
+        ("", None),
+    ],
+)
+def test_names_stay_below_the_output_folder(name: str, expected: str | None) -> None:
+    assert safe_path(name) == (None if expected is None else PurePosixPath(expected))
+
+
+def test_a_name_that_appears_twice_is_refused_the_second_time(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar", (entry("a.jpg"), b"1"), (entry("./A.jpg"), b"2"))
+    assert [member.reason for member in members(path)] == ["", "appears twice in the archive"]
+
+
+def test_a_member_beyond_the_limit_is_refused_whatever_its_header_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.jpg", b"0" * 5000)
+        archive.writestr("good.jpg", b"1")
+    monkeypatch.setattr(archives, "MEMBER_MAX_BYTES", 1000)
+    assert [member.path is None for member in members(tmp_path / "a.zip")] == [True, False]
+    (_, bomb), (_, good) = contents(tmp_path / "a.zip", ["bomb.jpg", "good.jpg"])
+    assert isinstance(bomb, ArchiveError)
+    assert good == b"1"
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_a_damaged_archive_is_one_failure(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"PK\x03\x04 no archive" * 9)
+    plan = make_plan([tmp_path / name], tmp_path / "out", suffixes=SUFFIXES)
+    assert not plan.tasks
+    assert name in plan.unreadable[0][0]
+
+
+def test_an_archive_cut_off_after_it_was_listed_fails_its_members(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar", (entry("a.jpg"), b"1" * 5000), (entry("b.jpg"), b"2"))
+    plan = make_plan([path], tmp_path / "out", suffixes=SUFFIXES)
+    path.write_bytes(path.read_bytes()[:2000])
+    loaded = list(plan.loaded())
+    assert len(loaded) == 2
+    assert all(isinstance(data, ArchiveError) for _, data in loaded)
+
+
+def test_a_pattern_is_mirrored_from_its_first_plain_folder(tmp_path: Path) -> None:
+    for name in ("in/a/one.jpg", "in/b/two.jpg", "in/b/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    plan = make_plan([tmp_path / "in/**/*.jpg"], tmp_path / "out", suffixes=SUFFIXES)
+    assert [task.name for task in plan.tasks] == ["a/one.jpg", "b/two.jpg"]
+    with pytest.raises(InputError, match="matches nothing"):
+        make_plan([tmp_path / "in/*.webp"], tmp_path / "out", suffixes=SUFFIXES)
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a[1].jpg").write_text("x")
+    plan = make_plan([tmp_path / "a[1].jpg"], tmp_path / "out", suffixes=SUFFIXES)
+    assert [task.name for task in plan.tasks] == ["a[1].jpg"]
+
+
+def test_an_archive_inside_a_folder_is_named_and_left(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.zip").write_bytes(b"")
+    plan = make_plan([tmp_path / "in"], tmp_path / "out", suffixes=SUFFIXES)
+    assert plan.skipped[0][1] == "is an archive; name it by itself"

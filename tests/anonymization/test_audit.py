@@ -1,0 +1,67 @@
+"""The audit: what counts as still visible."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from anonymization.bundle import Bundle
+from anonymization.finds import Detections
+from anonymization.job.audit import AuditRule, audited, still_visible
+from anonymization.settings import DEFAULT_TAXONOMY as TAXONOMY
+from anonymization.taxonomy import Taxonomy
+
+FACE, PERSON, PLATE, VEHICLE = range(4)
+
+
+def find(box: list[float], class_id: int, score: float = 0.9) -> Detections:
+    return Detections.from_boxes([box], class_ids=[class_id], scores=[score])
+
+
+def visible(found: Detections, hidden: Detections, taxonomy: Taxonomy = TAXONOMY) -> list[float]:
+    listed = still_visible(found, hidden, taxonomy, 400, 400, rule=AuditRule(), mask_threshold=0.4)
+    return [one.covered for one in listed]
+
+
+def test_an_obscured_object_that_is_found_again_is_not_visible() -> None:
+    person = find([100, 100, 200, 300], PERSON)
+    assert visible(person, person) == []
+
+
+def test_an_object_that_nothing_hides_is_visible() -> None:
+    assert visible(find([100, 100, 200, 300], PERSON), Detections.empty()) == [0.0]
+
+
+def test_an_object_that_is_half_hidden_is_visible() -> None:
+    (covered,) = visible(find([100, 100, 200, 300], PLATE), find([100, 100, 150, 300], PLATE))
+    assert 0.5 < covered < 0.7
+
+
+def test_a_face_under_an_obscured_person_is_hidden() -> None:
+    assert visible(find([130, 110, 170, 160], FACE), find([100, 100, 200, 300], PERSON)) == []
+
+
+def test_a_class_that_is_only_detected_hides_nothing() -> None:
+    classes = dict(TAXONOMY.classes) | {"person": replace(TAXONOMY["person"], method="none")}
+    shown = replace(TAXONOMY, classes=classes)
+    assert visible(find([130, 110, 170, 160], FACE), find([100, 100, 200, 300], PERSON), shown)
+
+
+def test_a_large_object_under_cells_made_for_small_ones_is_visible() -> None:
+    """Blur cells of 4 px for a dozen small finds keep a face of 300 px readable."""
+    grid = [[x, y, x + 20.0, y + 20.0] for x in range(40, 360, 18) for y in range(40, 360, 18)]
+    small = Detections.from_boxes(grid, class_ids=[PLATE] * len(grid))
+    large = find([50, 50, 350, 350], FACE)
+    assert visible(large, small) == [0.0]
+    assert visible(find([60, 60, 80, 80], FACE), small) == []
+
+
+def test_finds_are_looked_at_from_a_share_of_their_threshold(constant_bundle: Bundle) -> None:
+    found = Detections.concatenate(
+        [
+            find([0, 0, 9, 9], FACE, 0.26),
+            find([0, 0, 9, 9], FACE, 0.24),
+            find([0, 0, 9, 9], VEHICLE, 0.9),  # only detected by this bundle
+        ]
+    )
+    kept = audited(found, constant_bundle.card, AuditRule(threshold_share=0.5))
+    np.testing.assert_allclose(kept.scores, [0.26])

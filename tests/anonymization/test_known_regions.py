@@ -1,0 +1,181 @@
+"""Known regions: written by the tool, edited by a person, read back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anonymization.finds import Detections
+from anonymization.known_regions import (
+    KnownFinds,
+    KnownRegions,
+    KnownRegionsError,
+    document_to_finds,
+    finds_to_document,
+)
+from anonymization.obscuring import obscured_mask
+from anonymization.settings import DEFAULT_TAXONOMY
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "detections.schema.json"
+WIDTH, HEIGHT = 120, 80
+
+
+def document(*rows: dict[str, Any], **picture: Any) -> dict[str, Any]:
+    stated = {"name": "a.jpg", "width": WIDTH, "height": HEIGHT} | picture
+    return {"schema_version": 1, "picture": stated, "finds": list(rows)}
+
+
+def read(values: dict[str, Any]) -> KnownFinds:
+    return document_to_finds(values, DEFAULT_TAXONOMY, width=WIDTH, height=HEIGHT)
+
+
+def hidden(found: KnownFinds) -> np.ndarray:
+    return obscured_mask(found.detections, DEFAULT_TAXONOMY, HEIGHT, WIDTH, outlines=found.outlines)
+
+
+def network_finds() -> KnownFinds:
+    masks = np.full((4, 28, 28), np.nan, np.float32)
+    y, x = np.mgrid[:28, :28]
+    masks[1] = ((x - 14) ** 2 / 100 + (y - 14) ** 2 / 160 < 1).astype(np.float32)
+    masks[3] = (x + y < 30).astype(np.float32)
+    points = np.full((4, 17, 3), np.nan, np.float32)
+    points[0] = 3.25
+    return KnownFinds(
+        Detections(
+            np.float32([[5, 5, 25, 31], [40.5, 10, 70, 75], [80, 50, 110, 60], [60, 2, 119, 44]]),
+            np.float32([0.9, 0.8, 0.7, 0.6]),
+            np.arange(4),
+            masks,
+            points,
+            ("keypoint_rcnn", "mask_rcnn", "mask_rcnn", "mask_rcnn"),
+            np.float32([[8, 6, 27, 30], [np.nan] * 4, [np.nan] * 4, [np.nan] * 4]),
+        )
+    )
+
+
+def written(found: KnownFinds) -> dict[str, Any]:
+    return json.loads(
+        json.dumps(
+            finds_to_document(
+                found, DEFAULT_TAXONOMY, name="a.jpg", width=WIDTH, height=HEIGHT, sha256="0" * 64
+            )
+        )
+    )
+
+
+def test_what_is_written_reads_back_as_the_same_regions() -> None:
+    before = network_finds()
+    after = read(written(before))
+    np.testing.assert_array_equal(hidden(after), hidden(before))
+    assert after.detections.sources == before.detections.sources
+    np.testing.assert_allclose(after.detections.boxes_xyxy, before.detections.boxes_xyxy)
+    np.testing.assert_allclose(after.detections.keypoints[0], before.detections.keypoints[0])
+    assert np.isnan(after.detections.keypoints[1]).all()
+
+
+def test_what_a_person_drew_survives_a_second_round() -> None:
+    drawn = read(document({"class": "face", "polygons": [[[10, 10], [50, 20], [20, 60]]]}))
+    again = read(written(drawn))
+    np.testing.assert_array_equal(hidden(again), hidden(drawn))
+
+
+def test_the_schema_takes_what_is_written_and_refuses_a_typing_error() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(SCHEMA.read_text())
+    values = written(network_finds())
+    jsonschema.validate(values, schema)
+    jsonschema.validate({"schema_version": 1, "pictures": [values]}, schema)
+    values["finds"][0]["clas"] = "face"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values, schema)
+
+
+def test_a_drawn_polygon_is_hidden_whatever_the_class_shape_is() -> None:
+    triangle = [[10, 10], [60, 10], [60, 60]]
+    found = read(document({"class": "face", "box": [30, 20, 50, 40], "polygons": [triangle]}))
+    mask = hidden(found)
+    assert mask[11, 12]
+    assert mask[58, 59]
+
+
+def test_a_rotated_box_and_a_run_length_mask_are_hidden() -> None:
+    turned = {"center": [60, 40], "size": [60, 10], "angle": 30}
+    found = read(document({"class": "license_plate", "rotated_box": turned}))
+    assert hidden(found)[40, 60]
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:20, 30:40] = True
+    flat = mask.T.reshape(-1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat.astype(int), [0]])))
+    counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    rle = {"size": [HEIGHT, WIDTH], "counts": counts}
+    found = read(document({"class": "person", "rle": rle}))
+    assert found.outlines[0].box_xyxy.tolist() == [30, 10, 40, 20]
+    np.testing.assert_array_equal(hidden(found) & mask, mask)
+
+
+def test_coco_text_runs_are_decoded_as_pycocotools_does() -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    from anonymization.drawing import rle_to_mask
+
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        mask = random.random((23, 31)) > 0.6
+        encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+        value = {"size": encoded["size"], "counts": encoded["counts"].decode()}
+        np.testing.assert_array_equal(rle_to_mask(value, 31, 23), mask)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"class": "dog", "box": [0, 0, 9, 9]}, "class is 'dog'; known: face"),
+        ({"box": [0, 0, 9, 9]}, "class is None"),
+        ({"class": "face"}, "neither box"),
+        ({"class": "face", "box": [9, 0, 0, 9]}, "expected x0 < x1"),
+        ({"class": "face", "box": [0, 0, 9]}, "expected 4 numbers"),
+        ({"class": "face", "box": [0, 0, "9", 9]}, "finite number"),
+        ({"class": "face", "box": [0, 0, float("inf"), 9]}, "finite number"),
+        ({"class": "face", "box": [500, 0, 509, 9]}, "outside of the picture"),
+        ({"class": "face", "box": [0, 0, 9, 9], "scor": 1}, "key 'scor'"),
+        ({"class": "face", "box": [0, 0, 9, 9], "score": 2}, "score is 2"),
+        ({"class": "face", "polygons": [[[1, 1], [2, 2]]]}, "fewer than 3 corners"),
+        ({"class": "face", "polygons": [[[-9, -9], [-5, -9], [-5, -5]]]}, "outside of the picture"),
+        ({"class": "face", "rle": {"size": [1, 1], "counts": [1]}}, "rle has size"),
+        ({"class": "face", "rle": {"size": [80, 120], "counts": [5]}}, "rle fills 5 pixels"),
+        ({"class": "face", "rotated_box": [1, 2, 3]}, "expected center, size and angle"),
+        ({"class": "face", "box": [0, 0, 9, 9], "keypoints": [[0, 0, 0]]}, "1 keypoints"),
+        ("face", "expected an object"),
+    ],
+)
+def test_a_wrong_find_is_refused_by_position(row: Any, message: str) -> None:
+    with pytest.raises(KnownRegionsError, match=f"find 0.*{message}"):
+        read(document(row))
+
+
+def test_a_picture_of_another_size_or_content_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KnownRegionsError, match="100x80 pixels; this one has 120x80"):
+        read(document(width=100))
+    (tmp_path / "a.jpg.json").write_text(json.dumps(document(sha256="1" * 64)))
+    known = KnownRegions(tmp_path)
+    with pytest.raises(KnownRegionsError, match="for a picture of sha256 111"):
+        known.of("a.jpg", DEFAULT_TAXONOMY, width=WIDTH, height=HEIGHT, sha256="2" * 64)
+
+
+def test_a_picture_that_nobody_looked_at_does_not_pass_as_empty(tmp_path: Path) -> None:
+    with pytest.raises(KnownRegionsError, match="is missing; write it"):
+        KnownRegions(tmp_path).of("b.jpg", DEFAULT_TAXONOMY, width=1, height=1)
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps({"schema_version": 1, "pictures": [document()]}))
+    known = KnownRegions(path)
+    assert len(known.of("a.jpg", DEFAULT_TAXONOMY, width=WIDTH, height=HEIGHT).detections) == 0
+    with pytest.raises(KnownRegionsError, match=r"no known regions of picture 'b.jpg'"):
+        known.of("b.jpg", DEFAULT_TAXONOMY, width=WIDTH, height=HEIGHT)
+
+
+def test_one_file_is_for_one_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(document()))
+    with pytest.raises(KnownRegionsError, match=r"of picture 'a.jpg', not of 'b.jpg'"):
+        KnownRegions(path).of("b.jpg", DEFAULT_TAXONOMY, width=WIDTH, height=HEIGHT)

@@ -1,0 +1,362 @@
+"""`anonymize` with what an operator adds to it: settings, known regions, resume, audit, extras."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anonymization.bundle import Bundle
+from anonymization.job.cli import main
+from anonymization.job.ledger import NAME as LEDGER
+
+FACE = [10.0, 8.0, 30.0, 28.0]
+
+
+def picture(path: Path, seed: int = 0) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (60, 100, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def names(folder: Path) -> list[str]:
+    found = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(name for name in found if name != LEDGER)
+
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, constant_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., int]:
+    """Run the command on `in` with the bundle; results go to `out`."""
+
+    def command(*arguments: object, inputs: object = None, model: bool = True) -> int:
+        words = ["anonymize", str(inputs or tmp_path / "in"), "-o", str(tmp_path / "out")]
+        words += ["--model", str(constant_bundle.path)] if model else []
+        monkeypatch.setattr(sys, "argv", [*words, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0)
+
+    return command
+
+
+def report(tmp_path: Path) -> dict[str, Any]:
+    values = json.loads((tmp_path / "report.json").read_text())
+    assert isinstance(values, dict)
+    return values
+
+
+def test_a_class_is_switched_off_hidden_otherwise_or_only_detected(
+    tmp_path: Path, run: Run
+) -> None:
+    before = picture(tmp_path / "in/a.png")
+    said = ("--report", tmp_path / "report.json", "--overwrite")
+    assert run("--set", "face.enabled=off", *said) == 0
+    np.testing.assert_array_equal(pixels_of(tmp_path / "out/a.png"), before)
+    assert report(tmp_path)["finds"] == {}
+    assert run("--set", "face.method=none", *said) == 0
+    np.testing.assert_array_equal(pixels_of(tmp_path / "out/a.png"), before)
+    assert report(tmp_path)["finds"] == {"face": 1}
+    assert run("--set", "face.method=solid", "--set", "face.shape=box", *said) == 0
+    assert (pixels_of(tmp_path / "out/a.png")[8:28, 10:30] == 0).all()
+    assert report(tmp_path)["settings"] == {"face": {"method": "solid", "shape": "box"}}
+
+
+def test_a_region_that_spares_a_find_is_in_the_report(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = picture(tmp_path / "in/cam0/a.png")
+    picture(tmp_path / "in/cam1/a.png")
+    corners = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]
+    area = {"name": "poster", "kind": "ignore", "pictures": "cam0/*", "polygon": corners}
+    (tmp_path / "r.json").write_text(json.dumps({"schema_version": 1, "regions": [area]}))
+    assert run("--regions", tmp_path / "r.json", "--report", tmp_path / "report.json") == 0
+    np.testing.assert_array_equal(pixels_of(tmp_path / "out/cam0/a.png"), before)
+    values = report(tmp_path)
+    assert values["spared"] == 1
+    assert values["regions"][0]["spared"] == 1
+    assert values["files"][0]["spared"][0]["region"] == "poster"
+    assert values["files"][1]["spared"] == []
+    assert "1 finds spared by regions" in capsys.readouterr().err
+
+
+def test_detections_are_written_corrected_and_read_back_without_a_network(
+    tmp_path: Path, run: Run
+) -> None:
+    before = picture(tmp_path / "in/x/a.png")
+    assert run("--write-detections", tmp_path / "known") == 0
+    path = tmp_path / "known/x/a.png.json"
+    values = json.loads(path.read_text())
+    assert values["finds"][0]["box"] == FACE
+    values["finds"].append({"class": "license_plate", "box": [60, 30, 90, 50]})
+    path.write_text(json.dumps(values))
+    said = ("--detections", tmp_path / "known", "--set", "license_plate.method=solid")
+    assert run(*said, "--overwrite", model=False) == 0
+    after = pixels_of(tmp_path / "out/x/a.png")
+    assert (after[30:50, 60:90] == 0).all()
+    assert (after[8:28, 18:22] != before[8:28, 18:22]).any(axis=2).mean() > 0.95
+
+
+def test_known_regions_need_neither_bundle_nor_network(tmp_path: Path) -> None:
+    picture(tmp_path / "in/a.png")
+    values = {
+        "schema_version": 1,
+        "picture": {"name": "a.png", "width": 100, "height": 60},
+        "finds": [{"class": "face", "box": FACE}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(values))
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None; sys.argv = ['anonymize', *sys.argv[1:]];"
+        "from anonymization.job.cli import main; main()"
+    )
+    words = [tmp_path / "in/a.png", "-o", tmp_path / "out", "--detections", tmp_path / "a.json"]
+    ended = subprocess.run([sys.executable, "-c", code, *map(str, words)], check=False)
+    assert ended.returncode == 0
+    assert names(tmp_path / "out") == ["a.png"]
+
+
+def test_a_picture_without_known_regions_is_not_written(tmp_path: Path, run: Run) -> None:
+    picture(tmp_path / "in/a.png")
+    (tmp_path / "known").mkdir()
+    assert run("--detections", tmp_path / "known", model=False) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_resume_skips_what_is_proven_done_and_redoes_the_rest(tmp_path: Path, run: Run) -> None:
+    for number, name in enumerate(("kept", "changed", "damaged", "lost")):
+        picture(tmp_path / f"in/{name}.png", number)
+    assert run() == 0
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in names(tmp_path / "out")}
+    picture(tmp_path / "in/changed.png", 99)
+    (tmp_path / "out/damaged.png").write_bytes(b"half")
+    (tmp_path / "out/lost.png").unlink()
+    said = ("--resume", "--report", tmp_path / "report.json")
+    assert run(*said) == 0
+    status = {Path(e["input"]).stem: e["status"] for e in report(tmp_path)["files"]}
+    assert status == {
+        "kept": "already_done", "changed": "anonymized",
+        "damaged": "anonymized", "lost": "anonymized",
+    }  # fmt: skip
+    assert (tmp_path / "out/kept.png").read_bytes() == before["kept.png"]
+    assert (tmp_path / "out/changed.png").read_bytes() != before["changed.png"]
+    assert run(*said) == 0
+    assert report(tmp_path)["counts"]["already_done"] == 4
+    assert run(*said, "--set", "face.margin=0.4") == 0
+    assert report(tmp_path)["counts"]["anonymized"] == 4
+
+
+def test_resume_does_not_trust_a_ledger_that_was_cut_off(tmp_path: Path, run: Run) -> None:
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "in/b.png", 1)
+    assert run() == 0
+    ledger = tmp_path / "out" / LEDGER
+    ledger.write_bytes(ledger.read_bytes()[:-20])
+    said = ("--resume", "--report", tmp_path / "report.json")
+    assert run(*said) == 0
+    assert report(tmp_path)["counts"]["already_done"] == 1
+    assert run(*said) == 0
+    assert report(tmp_path)["counts"]["already_done"] == 2
+
+
+def test_a_missing_extra_is_made_again(tmp_path: Path, run: Run) -> None:
+    picture(tmp_path / "in/a.png")
+    extras = ("--extras", tmp_path / "extras", "--extra", "mask", "--mask-scale", "0.5")
+    assert run(*extras) == 0
+    assert names(tmp_path / "extras") == ["mask/a.png.png"]
+    assert pixels_of(tmp_path / "extras/mask/a.png.png").shape == (30, 50)
+    (tmp_path / "extras/mask/a.png.png").unlink()
+    assert run(*extras, "--resume") == 0
+    assert names(tmp_path / "extras") == ["mask/a.png.png"]
+
+
+def test_all_extras_and_reports_are_written(tmp_path: Path, run: Run) -> None:
+    before = picture(tmp_path / "in/x/a.jpg")
+    page = tmp_path / "report.html"
+    assert run("--extras", tmp_path / "extras", "--report-html", page) == 0
+    assert names(tmp_path / "extras") == [
+        "detections/x/a.jpg.json", "instances/x/a.jpg.png",
+        "mask/x/a.jpg.png", "overlay/x/a.jpg.jpg",
+    ]  # fmt: skip
+    assert "data:image/jpeg;base64" in page.read_text()
+    drawn = pixels_of(tmp_path / "extras/overlay/x/a.jpg.jpg").astype(int)
+    source = np.asarray(Image.open(tmp_path / "in/x/a.jpg")).astype(int)
+    assert drawn.shape == before.shape
+    assert np.abs(drawn - source)[14:22, 15:25].mean() > 30  # the face is hidden there too
+
+
+def test_the_audit_sends_what_is_still_visible_to_quarantine(
+    tmp_path: Path,
+    make_bundle: Callable[..., Bundle],
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A second face of a score below its threshold is left; the audit looks lower and sees it."""
+    seen = [([60.0, 20.0, 90.0, 50.0], 0.3, 0), (FACE, 0.9, 0)]
+    bundle = make_bundle(seen, folder="unsure")
+    picture(tmp_path / "in/a.png")
+    said = ("--model", bundle.path, "--audit", "--report", tmp_path / "report.json")
+    assert run(*said) == 3
+    assert names(tmp_path / "out") == [] if (tmp_path / "out").exists() else True
+    assert names(tmp_path / "out-quarantine") == ["a.png"]
+    (entry,) = report(tmp_path)["files"]
+    assert entry["status"] == "quarantined"
+    assert entry["visible"][0]["box"] == [60, 20, 90, 50]
+    assert entry["visible"][0]["covered"] == 0
+    assert "the audit still sees 1 objects" in capsys.readouterr().err
+    assert run(*said, "--threshold", "face=0.3", "--overwrite") == 0
+    assert names(tmp_path / "out") == ["a.png"]
+
+
+def test_quarantine_takes_an_older_result_away_when_told_to_replace(
+    tmp_path: Path, make_bundle: Callable[..., Bundle], run: Run
+) -> None:
+    bundle = make_bundle([([60.0, 20.0, 90.0, 50.0], 0.3, 0)], folder="unsure")
+    picture(tmp_path / "in/a.png")
+    assert run("--model", bundle.path) == 0
+    assert run("--model", bundle.path, "--audit") == 1  # nothing is replaced unless told
+    assert names(tmp_path / "out") == ["a.png"]
+    refused = ("--quarantine", tmp_path / "held", "--audit", "--overwrite")
+    assert run("--model", bundle.path, *refused) == 3
+    assert names(tmp_path / "out") == []
+    assert names(tmp_path / "held") == ["a.png"]
+
+
+def test_archives_come_out_as_folders(tmp_path: Path, run: Run) -> None:
+    picture(tmp_path / "x/a.png")
+    content = (tmp_path / "x/a.png").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("cam0/a.png", content)
+        archive.writestr("cam0/bad.png", content[:100])
+        archive.writestr("../evil.png", content)
+    assert run("--report", tmp_path / "report.json", inputs=tmp_path / "a.zip") == 1
+    assert names(tmp_path / "out") == ["cam0/a.png"]
+    assert not (tmp_path / "evil.png").exists()
+    assert report(tmp_path)["counts"]["failed"] == 2
+    with tarfile.open(tmp_path / "b.tgz", "w:gz") as archive_:
+        for number in range(5):
+            info = tarfile.TarInfo(f"t/{number}.png")
+            info.size = len(content)
+            archive_.addfile(info, io.BytesIO(content))
+    assert run("--workers", 2, inputs=tmp_path / "b.tgz") == 0
+    assert names(tmp_path / "out") == ["cam0/a.png", *(f"t/{n}.png" for n in range(5))]
+    assert run("--resume", "--report", tmp_path / "report.json", inputs=tmp_path / "b.tgz") == 0
+    assert report(tmp_path)["counts"]["already_done"] == 5
+
+
+def test_one_picture_goes_through_standard_streams(tmp_path: Path, constant_bundle: Bundle) -> None:
+    before = picture(tmp_path / "a.png")
+    words = [sys.executable, "-m", "anonymization", "-", "-o", "-"]
+    words += ["--model", str(constant_bundle.path)]
+    content = (tmp_path / "a.png").read_bytes()
+    ended = subprocess.run(words, input=content, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    after = np.asarray(Image.open(io.BytesIO(ended.stdout)))
+    assert (after[8:28, 18:22] != before[8:28, 18:22]).any(axis=2).mean() > 0.95
+    broken = subprocess.run(words, input=content[:200], capture_output=True, check=False)
+    assert (broken.returncode, broken.stdout) == (1, b"")
+    assert b"standard input" in broken.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "face.method=magic"), "method is 'magic'"),
+        (("--set", "dog.method=blur"), "class 'dog'; known classes"),
+        (("--runtime", "abacus"), "runtime is 'abacus'; expected one of onnxruntime, openvino"),
+        (("--extra", "mask"), "name the folder"),
+        (("--quarantine", "q"), "give --audit too"),
+        (("--extras", "x", "--extra", "sound"), "expected one of detections, instances"),
+        (("--projection", "conic"), "expected one of perspective"),
+        (("--panorama", "huge"), "expected auto or one of"),
+        (("--metadata", "everything"), "'everything' is not known"),
+        (("--settings", "none.yaml"), "cannot be read"),
+        (("--regions", "none.yaml"), "cannot be read"),
+        (("--detections", "none.json"), "is missing"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_nothing_is_written(
+    tmp_path: Path,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    picture(tmp_path / "in/a.png")
+    assert run(*arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("inputs", ["-", "in"])
+def test_streams_take_one_picture(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, inputs: str
+) -> None:
+    picture(tmp_path / "in/a.png")
+    monkeypatch.chdir(tmp_path)
+    assert run(*(("-o", "-") if inputs == "in" else ()), inputs=inputs) == 2
+
+
+def test_an_audit_of_known_regions_needs_a_model(tmp_path: Path, run: Run) -> None:
+    picture(tmp_path / "in/a.png")
+    (tmp_path / "known").mkdir()
+    assert run("--audit", "--detections", tmp_path / "known", model=False) == 2
+
+
+def test_a_folder_that_cannot_be_read_is_listed(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "in/secret/b.png")
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert run("--report", tmp_path / "report.json") == 1
+    assert names(tmp_path / "out") == ["a.png"]
+    assert "Permission denied" in report(tmp_path)["files"][0]["reason"]
+
+
+def test_without_a_name_the_demo_bundle_is_used_and_said_to_be(
+    tmp_path: Path,
+    constant_bundle: Bundle,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.delenv(name, raising=False)
+    recall = {"detected": {"recall": 0.91}, "covered": {"recall": 0.93}}
+    verdict = {
+        "schema_version": 1, "outcome": "PROMOTED", "bundle_digest": constant_bundle.digest,
+        "classes": {"face": recall},
+    }  # fmt: skip
+    (constant_bundle.path / "verdict.json").write_text(json.dumps(verdict))
+    monkeypatch.setattr("anonymization.registry.DEMO_FOLDERS", (constant_bundle.path,))
+    picture(tmp_path / "in/a.png")
+    assert run(model=False) == 0
+    said = capsys.readouterr().err
+    assert "this is the demo bundle, measured recall (detected/covered): face 0.910/0.930" in said

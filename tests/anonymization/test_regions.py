@@ -1,0 +1,111 @@
+"""Regions that spare finds, each erring towards obscuring."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anonymization.finds import Detections
+from anonymization.regions import Area, RegionError, Regions
+from anonymization.settings import DEFAULT_TAXONOMY, SettingsError
+
+LEFT_HALF = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
+FACE, PERSON, PLATE, VEHICLE = range(4)
+
+
+def finds(*rows: tuple[list[float], int]) -> Detections:
+    return Detections.from_boxes([r[0] for r in rows], class_ids=[r[1] for r in rows])
+
+
+def spared(area: Area, found: Detections, name: str = "cam0/a.jpg") -> list[int]:
+    regions = Regions([area])
+    listed = regions.spared(found, DEFAULT_TAXONOMY, name=name, width=200, height=100)
+    return [one.index for one in listed]
+
+
+def test_an_ignored_region_spares_only_what_lies_wholly_inside() -> None:
+    found = finds(([10, 10, 40, 40], FACE), ([90, 10, 110, 40], FACE), ([150, 10, 170, 40], FACE))
+    assert spared(Area("poster", "ignore", polygon=LEFT_HALF), found) == [0]
+
+
+def test_the_ego_vehicle_spares_vehicles_and_nobody_in_them() -> None:
+    inside = [10.0, 10.0, 60.0, 60.0]
+    found = finds((inside, VEHICLE), (inside, FACE), (inside, PERSON), (inside, PLATE))
+    assert spared(Area("bonnet", "ego_vehicle", polygon=LEFT_HALF), found) == [0]
+    both = Area("bonnet", "ego_vehicle", classes=("vehicle", "license_plate"), polygon=LEFT_HALF)
+    assert spared(both, found) == [0, 3]
+
+
+def test_a_region_of_interest_keeps_everything_that_touches_it() -> None:
+    found = finds(([10, 10, 40, 40], FACE), ([95, 10, 130, 40], FACE), ([150, 10, 170, 40], FACE))
+    assert spared(Area("pavement", "interest", polygon=LEFT_HALF), found) == [2]
+
+
+def test_the_margin_counts_as_touching() -> None:
+    found = finds(([101, 10, 141, 50], FACE))  # its margin of 6 px reaches into the left half
+    assert spared(Area("pavement", "interest", polygon=LEFT_HALF), found) == []
+
+
+@pytest.mark.parametrize(
+    ("area", "name", "expected"),
+    [
+        (Area("a", "ignore", ("cam0/*",), polygon=LEFT_HALF), "cam0/a.jpg", [0]),
+        (Area("a", "ignore", ("cam0/*",), polygon=LEFT_HALF), "cam1/a.jpg", []),
+        (Area("a", "ignore", size=(200, 100), polygon=LEFT_HALF), "x.jpg", [0]),
+        (Area("a", "ignore", size=(100, 200), polygon=LEFT_HALF), "x.jpg", []),
+    ],
+)
+def test_a_region_is_for_its_pictures_alone(area: Area, name: str, expected: list[int]) -> None:
+    assert spared(area, finds(([10, 10, 40, 40], FACE)), name) == expected
+
+
+def test_pixels_and_fractions_draw_the_same() -> None:
+    pixels = Area("a", "ignore", units="pixel", polygon=((0, 0), (100, 0), (100, 100), (0, 100)))
+    np.testing.assert_array_equal(
+        pixels.drawn(200, 100), Area("b", "ignore", polygon=LEFT_HALF).drawn(200, 100)
+    )
+
+
+def test_a_file_with_a_mask_is_read_and_stretched(tmp_path: Path) -> None:
+    mask = np.zeros((50, 100), np.uint8)
+    mask[:, :50] = 255
+    Image.fromarray(mask).save(tmp_path / "bonnet.png")
+    (tmp_path / "r.yaml").write_text(
+        "schema_version: 1\nregions:\n"
+        "- {name: bonnet, kind: ego_vehicle, pictures: 'cam0/*', mask: bonnet.png}\n"
+        "- {name: sky, kind: ignore, polygon: [[0, 0], [1, 0], [1, 0.1]]}\n"
+    )
+    regions = Regions.read(tmp_path / "r.yaml")
+    found = finds(([10, 10, 40, 40], VEHICLE), ([95, 10, 130, 40], VEHICLE))
+    (one,) = regions.spared(found, DEFAULT_TAXONOMY, name="cam0/a", width=200, height=100)
+    assert (one.index, one.region, one.kind) == (0, "bonnet", "ego_vehicle")
+    with pytest.raises(RegionError, match="does not fit a picture of 100x100"):
+        regions.spared(found, DEFAULT_TAXONOMY, name="cam0/a", width=100, height=100)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{kind: hide, polygon: [[0,0],[1,0],[1,1]]}", "kind is 'hide'"),
+        ("{kind: ignore}", "either a polygon or a mask"),
+        ("{kind: ignore, polygon: [[0,0],[1,0]]}", "has 2 corners"),
+        ("{kind: ignore, polygon: [[0,0],[2,0],[1,1]]}", "leaves the picture"),
+        ("{kind: ignore, polygon: [[0,0],[.nan,0],[1,1]]}", "not finite"),
+        ("{kind: ignore, polygn: []}", "key 'polygn'"),
+        ("{kind: ignore, mask: none.png}", "mask cannot be read"),
+        ("{kind: ignore, polygon: [[0,0],[1],[1,1]]}", "cannot be read"),
+        ("{kind: ignore, units: cm, polygon: [[0,0],[1,0],[1,1]]}", "units is 'cm'"),
+    ],
+)
+def test_a_wrong_region_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(f"schema_version: 1\nregions: [{text}]\n")
+    with pytest.raises(SettingsError, match=message):
+        Regions.read(path)
+
+
+def test_a_region_about_an_unknown_class_is_refused() -> None:
+    regions = Regions([Area("a", "ignore", classes=("dog",), polygon=LEFT_HALF)])
+    with pytest.raises(RegionError, match="class 'dog'; known classes"):
+        regions.check(DEFAULT_TAXONOMY)

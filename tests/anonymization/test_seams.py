@@ -1,0 +1,58 @@
+"""Objects across the seam of a panorama are hidden, spared and numbered as one."""
+
+import numpy as np
+import pytest
+
+from anonymization.anonymizer import Anonymizer, NoNetworkError
+from anonymization.finds import Detections
+from anonymization.job.outputs import instance_mask
+from anonymization.regions import Area, Regions
+
+WIDTH, HEIGHT = 200, 100
+ACROSS = Detections.from_boxes([[190, 40, 215, 60], [50, 40, 60, 50]], class_ids=[2, 2])
+
+
+def anonymizer(*areas: Area) -> Anonymizer:
+    return Anonymizer.for_known_regions(projection="equirectangular", regions=Regions(areas))
+
+
+def half(name: str, low: float, high: float) -> Area:
+    corners = ((low, 0.0), (high, 0.0), (high, 1.0), (low, 1.0))
+    return Area(name, "ignore", polygon=corners)
+
+
+def test_both_sides_of_the_seam_are_hidden_and_numbered_alike() -> None:
+    tool = anonymizer()
+    view = tool.view(b"", WIDTH, HEIGHT)
+    decided = tool.decide(ACROSS, name="a", width=WIDTH, height=HEIGHT, view=view)
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    changed = (tool.obscure(pixels, decided.hidden) != pixels).any(axis=2)
+    assert changed[42:58, 192:].mean() > 0.9
+    assert changed[42:58, :13].mean() > 0.9
+    assert not changed[:, 70:180].any()
+    numbers = instance_mask(decided.drawn, tool.taxonomy, HEIGHT, WIDTH, numbers=decided.owners + 1)
+    assert (numbers[50, 195], numbers[50, 5], numbers[45, 55]) == (1, 1, 2)
+    assert len(decided.detections) == 2
+
+
+def test_an_object_across_the_seam_is_spared_only_where_both_sides_are() -> None:
+    right, left = half("right", 0.8, 1.0), half("left", 0.0, 0.2)
+    spared = {}
+    for name, areas in {"right": (right,), "both": (right, left)}.items():
+        tool = anonymizer(*areas)
+        view = tool.view(b"", WIDTH, HEIGHT)
+        decided = tool.decide(ACROSS, name="a", width=WIDTH, height=HEIGHT, view=view)
+        spared[name] = [one.index for one in decided.spared]
+    assert spared == {"right": [], "both": [0]}
+
+
+def test_a_flat_picture_has_no_seam() -> None:
+    tool = Anonymizer.for_known_regions()
+    view = tool.view(b"", WIDTH, HEIGHT)
+    decided = tool.decide(ACROSS, name="a", width=WIDTH, height=HEIGHT, view=view)
+    assert len(decided.drawn) == 2
+
+
+def test_an_anonymizer_for_known_regions_does_not_pretend_to_detect() -> None:
+    with pytest.raises(NoNetworkError, match="has no network"):
+        Anonymizer.for_known_regions()(np.zeros((8, 8, 3), np.uint8))

@@ -1,0 +1,205 @@
+"""Schema, certificate, comparison with the champion, and the record in dvc.lock."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+import evaluation
+from anonymization.detection import Detections
+from anonymization.files import write_json
+from anonymization.taxonomy import ClassSpec, Taxonomy
+from data.coco import Annotation, Dataset, Image
+from evaluation.bound import lower_bound
+from evaluation.certificate import CertificateError, certificate
+from evaluation.comparison import compare
+from evaluation.gallery import Shown
+from evaluation.record import check_record, dvc_md5
+from evaluation.report import render
+from evaluation.summary import summarize
+
+TAXONOMY = Taxonomy({"face": ClassSpec("box", "box", identifiable_px=10)})
+SCHEMA = Path(evaluation.__path__[0]) / "schemas/evaluation.json"
+
+
+def measured() -> dict[str, Any]:
+    """What evaluation writes of one picture with a face found and one missed."""
+    from anonymization.card import Card, GraphCard, GraphInput
+    from evaluation.pictures import judge_picture, through_png
+    from evaluation.truth import truth_of
+
+    graphs = {"mask_rcnn": GraphCard("m.onnx", "0" * 64, GraphInput(512), ("face",))}
+    card = Card(TAXONOMY, {"face": 0.5}, graphs)
+    fields = {"source": "s", "camera": "c", "sequence": "q", "frame": 1}
+    image = Image(1, "a" * 64, "a.png", 80, 80, ("face",), fields=fields)
+    boxes = [(5.0, 5.0, 25.0, 25.0), (45.0, 45.0, 65.0, 65.0)]
+    faces = [Annotation(i, 1, "face", b, attributes={"track": i}) for i, b in enumerate(boxes, 1)]
+    data = Dataset((image,), tuple(faces))
+    finds = Detections.from_boxes(boxes[:1], class_ids=[0], scores=[0.9])
+    truth = truth_of(image, faces, TAXONOMY)
+    result = judge_picture(truth, finds, card, TAXONOMY, rewrite=through_png)
+    about = {
+        "schema_version": 1, "split": "reference", "bundle_digest": "b" * 64,
+        "reference_digest": "c" * 64, "objects_sha256": "d" * 64, "code_revision": "e",
+        "code_files": {"a.py": "f" * 64}, "thresholds": {"face": 0.5}, "taxonomy_gated": ["face"],
+        "run_id": None, "confidence": 0.95, "slicings": ["size", "camera"],
+    }  # fmt: skip
+    found = summarize([result], TAXONOMY, size_edges=[0, 1], dataset=data, slices=["camera"])
+    return json.loads(json.dumps(about | found))
+
+
+def judged(outcome: str = "REFUSED", **more: Any) -> dict[str, Any]:
+    digests = {"bundle_digest": "b" * 64, "reference_digest": "c" * 64, "objects_sha256": "d" * 64}
+    said = {"outcome": outcome, "reasons": ["face: 1 of 2"], "warnings": [], "models_judged": 3}
+    return digests | said | {"forecast": False, "criteria": []} | more
+
+
+def problems(content: dict[str, Any]) -> list[str]:
+    schema = json.loads(SCHEMA.read_text())
+    Draft202012Validator.check_schema(schema)
+    return [error.json_path for error in Draft202012Validator(schema).iter_errors(content)]
+
+
+def test_what_evaluation_writes_fits_the_published_schema() -> None:
+    assert problems(measured()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (lambda e: e.update(pictures=-1), "$.pictures"),
+        (lambda e: e.update(surprise=1), "$"),
+        (lambda e: e["classes"]["face"]["detected"].update(recall=1.2), "$.classes.face.detected"),
+        (lambda e: e.update(bundle_digest="short"), "$.bundle_digest"),
+    ],
+)
+def test_what_does_not_fit_is_found(change: Any, where: str) -> None:
+    content = measured()
+    change(content)
+    assert any(problem.startswith(where) for problem in problems(content))
+
+
+def test_a_certificate_of_a_refused_bundle_says_so_first_with_reasons_and_bounds() -> None:
+    text = certificate("a map", measured(), judged(), TAXONOMY)
+    assert re.match(r"# Anonymization: statement for a map\n\n\*\*REFUSED\.\*\*", text)
+    assert "- face: 1 of 2" in text
+    assert "| face | 0.500 | 0.000 |" in text
+    assert "Models that this reference set has judged, this one included: 3." in text
+    assert "## Attack on what is obscured\n\nNot measured." in text
+
+
+def test_a_certificate_is_not_written_for_a_verdict_on_something_else() -> None:
+    with pytest.raises(CertificateError, match="the verdict is on bundle_digest x, the evaluation"):
+        certificate("a map", measured(), judged(bundle_digest="x"), TAXONOMY)
+
+
+def test_a_certificate_names_its_use() -> None:
+    with pytest.raises(CertificateError, match="name the use"):
+        certificate(" ", measured(), judged(), TAXONOMY)
+
+
+def test_a_forecast_certifies_nothing() -> None:
+    text = certificate("a map", measured() | {"split": "val"}, judged("PROMOTED"), TAXONOMY)
+    assert "as a forecast" in text
+    assert "Every criterion of the gate is met" not in text
+
+
+def found(number: int, seen: bool) -> dict[str, Any]:
+    about = {"class": "face", "sha256": "a", "annotation_id": number}
+    return about | {"detected": seen, "covered": True}
+
+
+def test_gained_lost_and_missed_are_counted_object_by_object_lost_ones_first() -> None:
+    ours = [found(1, True), found(2, False), found(3, False), found(4, True)]
+    theirs = [found(1, False), found(2, True), found(3, False), found(4, True)]
+    compared = compare(ours, theirs, "7")
+    assert compared["classes"]["face"]["detected"] == {
+        "gained": 1, "lost": 1, "both_missed": 1, "both_recalled": 1,
+    }  # fmt: skip
+    assert [row["annotation_id"] for row in compared["objects"]] == [2, 3, 1]
+    assert compared["classes"]["face"]["covered"]["both_recalled"] == 4
+
+
+def test_the_page_of_a_verdict_shows_outcome_criteria_champion_and_attack() -> None:
+    compared = compare([found(1, False)], [found(1, True)], "7")
+    criteria = [{"name": "recall", "passed": False, "reason": "too low", "class_name": "face"}]
+    criteria[0] |= {"sense": "covered", "value": 0.5, "bound": 0.1, "limit": 0.95}
+    attack = {
+        "date": "2026-01-01", "material": "2 plates",
+        "rows": [{
+            "attack": "plates read", "method": "blur", "strength": 0.2, "default_of": ["plate"],
+            "leaked": 2, "total": 2, "rate": 1.0, "lower": 0.2, "upper": 1.0, "chance": 0.1,
+            "refused": True,
+        }],
+    }  # fmt: skip
+    lost = Shown("lost", "face", "a" * 64, "20 px", "AAAA")
+    page = render(
+        measured(), TAXONOMY, [lost], raw=False, verdict=judged(criteria=criteria),
+        comparison=compared, attack=attack,
+    )  # fmt: skip
+    for text in ("REFUSED", "Beside the champion, version 7", "Lost against the champion"):
+        assert text in page
+    assert "default of plate" in page
+    assert page.index("REFUSED") < page.index("Recall of identifiable objects")
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository whose dvc.lock records an evaluation."""
+    monkeypatch.chdir(tmp_path)
+    write_json(Path("reports/evaluation.json"), {"recall": 0.9})
+    write_json(Path("artifacts/evaluated/objects.json"), {"objects": []})
+    write_json(Path("artifacts/evaluated/misses/a.json"), {})
+    paths = ("artifacts/evaluated", "reports/evaluation.json")
+    outs = [{"path": path, "hash": "md5", "md5": dvc_md5(Path(path))} for path in paths]
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"evaluation": {"outs": outs}}}))
+    return tmp_path
+
+
+def test_an_untouched_evaluation_is_the_one_that_dvc_recorded(locked: Path) -> None:
+    assert check_record().passed
+
+
+@pytest.mark.parametrize("path", ["reports/evaluation.json", "artifacts/evaluated/objects.json"])
+def test_an_edited_result_is_not_what_dvc_recorded(locked: Path, path: str) -> None:
+    write_json(Path(path), {"recall": 1.0})
+    said = check_record()
+    assert not said.passed
+    assert "is not what dvc.lock recorded" in said.reason
+
+
+def test_a_result_that_is_gone_is_not_what_dvc_recorded(locked: Path) -> None:
+    (locked / "reports/evaluation.json").unlink()
+    assert not check_record().passed
+
+
+def test_without_a_dvc_lock_there_is_nothing_to_compare_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "no dvc.lock" in check_record().reason
+
+
+def test_our_digest_of_a_folder_is_that_of_dvc(locked: Path) -> None:
+    script = (
+        "from dvc_data.hashfile.build import build\n"
+        "from dvc_data.hashfile.db.local import LocalHashFileDB\n"
+        "from dvc_objects.fs.local import localfs\n"
+        "odb = LocalHashFileDB(localfs, 'cache')\n"
+        "print(build(odb, 'artifacts/evaluated', localfs, 'md5')[2].hash_info.value)\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == dvc_md5(Path("artifacts/evaluated"))
+
+
+def test_a_bound_of_a_perfect_small_sample_does_not_reach_the_gate() -> None:
+    assert lower_bound([1] * 58, [1] * 58).bound < 0.95

@@ -1,0 +1,70 @@
+"""Which pictures an epoch shows."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from data.coco import Annotation, Image
+from training.sampling import EpochSampler, repeat_factors
+
+CLASSES = ("face", "vehicle")
+
+
+def image(number: int) -> Image:
+    return Image(number, f"{number:064d}", f"{number}.jpg", 10, 10)
+
+
+def thing(number: int, class_name: str, *, crowd: bool = False) -> Annotation:
+    return Annotation(1, number, class_name, (0, 0, 4, 4), crowd=crowd)
+
+
+IMAGES = [image(n) for n in range(100)]
+HELD = {n: (thing(n, "vehicle" if n < 4 else "face"),) for n in range(100)}
+
+
+def test_a_rare_class_is_repeated_by_the_square_root_of_what_it_lacks() -> None:
+    factors = repeat_factors(IMAGES, HELD, CLASSES, share=0.36)
+    assert factors[:4].tolist() == pytest.approx([3.0] * 4)
+    assert factors[4:].tolist() == [1.0] * 96
+
+
+def test_without_a_share_all_pictures_are_alike() -> None:
+    assert repeat_factors(IMAGES, HELD, CLASSES, share=0.0).tolist() == [1.0] * 100
+
+
+def test_crowds_classes_that_do_not_count_and_empty_pictures_ask_for_nothing() -> None:
+    held = {0: (thing(0, "vehicle", crowd=True),), 1: (thing(1, "dog"),), 2: ()}
+    assert repeat_factors(IMAGES[:3], held, CLASSES, share=1.0).tolist() == [1.0] * 3
+
+
+def test_every_epoch_is_as_long_and_rounds_factors_by_chance() -> None:
+    sampler = EpochSampler([1.0] * 90 + [2.5] * 10, seed=3)
+    shown: Counter[int] = Counter()
+    for epoch in range(40):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert len(keys) == len(sampler) == 115
+        assert len(set(keys)) == 115
+        counts = Counter(position for _, position, _ in keys)
+        assert all(counts[n] == 1 for n in range(90))
+        assert {counts[n] for n in range(90, 100)} <= {2, 3}
+        shown.update(counts)
+    assert np.mean([shown[n] for n in range(90, 100)]) == pytest.approx(100, abs=3)
+
+
+def test_an_epoch_is_drawn_again_from_seed_and_number() -> None:
+    first, second = EpochSampler([1.0, 1.6, 2.2] * 5, seed=1), EpochSampler([1.0, 1.6, 2.2] * 5, 1)
+    second.set_epoch(1)
+    assert list(first) == list(first) != list(second)
+    second.set_epoch(0)
+    assert list(first) == list(second)
+
+
+def test_processes_share_an_epoch_in_turns() -> None:
+    factors = [1.0, 1.5, 2.0, 1.0, 3.0]
+    whole = list(EpochSampler(factors, seed=2))
+    parts = [list(EpochSampler(factors, seed=2, rank=r, processes=2)) for r in (0, 1)]
+    assert len(parts[0]) == len(parts[1]) == len(whole) // 2
+    together = [key for pair in zip(*parts, strict=True) for key in pair]
+    assert together == whole[: len(together)]

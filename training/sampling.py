@@ -1,0 +1,94 @@
+"""Which pictures an epoch shows, how often, and in which order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from data.coco import Annotation, Image
+
+Key = tuple[int, int, int]
+"""Epoch, position in the list of pictures, number of the repetition within the epoch."""
+
+
+def repeat_factors(
+    images: Sequence[Image],
+    annotations: Mapping[int, Sequence[Annotation]],
+    classes: Sequence[str],
+    *,
+    share: float,
+) -> NDArray[np.float64]:
+    """Return how often each picture is shown in an epoch, so that rare classes are seen enough.
+
+    Repeat-factor sampling (Gupta et al., LVIS, 2019): a class that a share f of the pictures hold
+    asks for sqrt(share / f), at least 1; a picture takes the most that one of its classes asks.
+
+    Args:
+        images: The pictures.
+        annotations: Their objects, by image id.
+        classes: The classes that count.
+        share: Share of pictures below which a class is repeated; 0 repeats nothing.
+
+    Returns:
+        float64, one for each picture, at least 1.
+    """
+    held = [{a.class_name for a in annotations[i.id] if not a.crowd} for i in images]
+    counts = Counter(name for names in held for name in names if name in classes)
+    asked = {name: max(1.0, (share * len(images) / n) ** 0.5) for name, n in counts.items()}
+    return np.array([max((asked.get(n, 1.0) for n in names), default=1.0) for names in held])
+
+
+class EpochSampler(Sampler[Key]):
+    """Keys in an order drawn from seed and epoch; Lightning tells it the epoch.
+
+    A picture of factor 2.3 is shown two or three times in an epoch; the epoch's length is always
+    the same. Of several processes each takes every n-th key, so that their batches together are
+    those of one process with a batch n times as large; the last keys are dropped where they do
+    not go round.
+    """
+
+    def __init__(
+        self,
+        factors: Sequence[float] | NDArray[np.float64],
+        seed: int,
+        *,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.factors = np.asarray(factors, np.float64)
+        self.seed = seed
+        self.epoch = 0
+        self.rank = rank
+        self.processes = processes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw another order from now on."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of pictures that this process shows."""
+        return max(1, self._shown // self.processes)
+
+    @property
+    def _shown(self) -> int:
+        return max(1, round(float(self.factors.sum())))
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield the keys of this epoch."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        # Systematic sampling: evenly spaced marks over the pictures, laid end to end in an order
+        # of their own, so that a fraction is rounded by chance.
+        laid = rng.permutation(len(self.factors))
+        ends = np.cumsum(self.factors[laid])
+        marks = (np.arange(self._shown) + rng.random()) * (ends[-1] / self._shown)
+        shown = laid[np.minimum(np.searchsorted(ends, marks, side="right"), len(laid) - 1)]
+        seen: Counter[int] = Counter()
+        keys = []
+        for position in rng.permutation(shown).tolist():
+            keys.append((self.epoch, position, seen[position]))
+            seen[position] += 1
+        return iter(keys[self.rank :: self.processes][: len(self)])
