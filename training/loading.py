@@ -24,9 +24,12 @@ from training.networks import MULTIPLE
 from training.samples import (
     Photometry,
     Sample,
+    base_size,
+    draw_scale,
     draw_view,
     make_sample,
     show,
+    shown_size,
     to_target,
 )
 from training.sampling import EpochSampler, Key, repeat_factors
@@ -116,6 +119,15 @@ class PictureSet(Dataset[dict[str, Any]]):
             headroom=1.0 if self.seed is None else self.config.augmentation.scale_max,
         )
 
+    def canvas(self, key: Key) -> tuple[int, int]:
+        """Return (height, width) that a sample takes in its batch, without making it."""
+        image = self.images[key[1]]
+        size = base_size(image.height, image.width, self.config.input)
+        if self.seed is not None:
+            rng = np.random.default_rng([self.seed, *key])
+            size = shown_size(size, draw_scale(self.config.augmentation, rng))
+        return padded_size(size)
+
     def sample(self, key: Key) -> Sample:
         """Return the sample that the network sees."""
         position = key[1]
@@ -164,6 +176,15 @@ def _unpacked(sample: Sample, packed: list[Any]) -> Sample:
     return replace(sample, masks=tuple(masks))
 
 
+def padded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the next multiples of 32.
+
+    >>> padded_size((280, 448))
+    (288, 448)
+    """
+    return -(-size[0] // MULTIPLE) * MULTIPLE, -(-size[1] // MULTIPLE) * MULTIPLE
+
+
 def to_batch(items: list[dict[str, Any]]) -> dict[str, Any]:
     """Pad pictures with black at right and below, to one size that is a multiple of 32.
 
@@ -172,8 +193,7 @@ def to_batch(items: list[dict[str, Any]]) -> dict[str, Any]:
     """
     height = max(item["pixels"].shape[0] for item in items)
     width = max(item["pixels"].shape[1] for item in items)
-    padded = [-(-side // MULTIPLE) * MULTIPLE for side in (height, width)]
-    images = np.zeros((len(items), *padded, 3), dtype=np.uint8)
+    images = np.zeros((len(items), *padded_size((height, width)), 3), dtype=np.uint8)
     for row, item in enumerate(items):
         own = item["pixels"]
         images[row, : own.shape[0], : own.shape[1]] = own
@@ -258,13 +278,19 @@ class Pictures(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return augmented batches; the last of an epoch may be smaller."""
         workers = self.loading.workers
-        group = {"rank": 0, "processes": 1}
-        if self.trainer is not None:
-            group = {"rank": self.trainer.global_rank, "processes": self.trainer.world_size}
+        trainer = self.trainer
+        sampler = EpochSampler(
+            self.factors,
+            self.seed,
+            rank=0 if trainer is None else trainer.global_rank,
+            processes=1 if trainer is None else trainer.world_size,
+            batch_size=self.loading.batch_size,
+            canvas=self.train_set.canvas,
+        )
         return DataLoader(
             self.train_set,
             batch_size=self.loading.batch_size,
-            sampler=EpochSampler(self.factors, self.seed, **group),
+            sampler=sampler,
             num_workers=workers,
             collate_fn=to_batch,
             worker_init_fn=_quiet_worker,

@@ -87,6 +87,15 @@ def base_scale(height: int, width: int, config: InputConfig) -> float:
     return min(config.upscale_max, config.long_side / max(height, width))
 
 
+def base_size(height: int, width: int, config: InputConfig) -> tuple[int, int]:
+    """Return (height, width) that the network sees without augmentation.
+
+    >>> base_size(600, 1024, InputConfig(long_side=512))
+    (300, 512)
+    """
+    return _resized((height, width), base_scale(height, width, config))
+
+
 def _resized(shape: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
@@ -137,7 +146,7 @@ def make_sample(
     return Sample(
         name=image.file_name,
         pixels=resize_pixels(pixels, size),
-        base_size=_resized((image.height, image.width), base),
+        base_size=base_size(image.height, image.width, config),
         boxes=boxes * np.tile(scale, 2),
         labels=np.array([classes.index(a.class_name) for a in objects], dtype=np.int64),
         masks=tuple(_true_mask(a, image, taxonomy, size) for a in objects),
@@ -183,19 +192,30 @@ class View:
     mirrored: bool
 
 
+def draw_scale(config: AugmentationConfig, rng: np.random.Generator) -> float:
+    """Draw how large a picture is shown, relative to the input size."""
+    return float(np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max))))
+
+
+def shown_size(base_size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Return (height, width) of a picture shown at a scale: what exceeds the input is cut."""
+    return _resized(base_size, min(1.0, scale))
+
+
 def draw_view(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> View:
-    """Draw a view: of another size, and cut where it would exceed the input."""
+    """Draw a view: of another size, and cut where it would exceed the input.
+
+    The scale is the first number drawn, so that a picture's size can be told before it is made.
+    """
     height, width = sample.size
-    base_height, base_width = sample.base_size
-    share = float(np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max))))
-    cut = min(1.0, 1 / share)
+    scale = draw_scale(config, rng)
+    cut = min(1.0, 1 / scale)
     window_height, window_width = round(height * cut), round(width * cut)
     y0 = int(rng.integers(0, height - window_height + 1))
     x0 = int(rng.integers(0, width - window_width + 1))
-    shown = min(1.0, share)
     return View(
         (x0, y0, x0 + window_width, y0 + window_height),
-        (max(1, round(base_height * shown)), max(1, round(base_width * shown))),
+        shown_size(sample.base_size, scale),
         bool(rng.random() < config.flip),
     )
 

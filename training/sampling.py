@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,10 @@ class EpochSampler(Sampler[Key]):
     the same. Of several processes each takes every n-th key, so that their batches together are
     those of one process with a batch n times as large; the last keys are dropped where they do
     not go round.
+
+    A batch is as large as its largest picture, the rest is padding. Where `canvas` tells the size
+    of each picture, batches hold pictures of one size and follow each other in any order; only the
+    last of an epoch may be smaller.
     """
 
     def __init__(
@@ -58,12 +62,26 @@ class EpochSampler(Sampler[Key]):
         *,
         rank: int = 0,
         processes: int = 1,
+        batch_size: int = 1,
+        canvas: Callable[[Key], tuple[int, int]] | None = None,
     ) -> None:
+        """Draw epochs.
+
+        Args:
+            factors: How often each picture is shown in an epoch.
+            seed: Of all draws.
+            rank: Number of this process among those that train together.
+            processes: How many these are.
+            batch_size: Pictures of a batch, of each process.
+            canvas: (height, width) that a picture takes in its batch; None groups nothing.
+        """
         self.factors = np.asarray(factors, np.float64)
         self.seed = seed
         self.epoch = 0
         self.rank = rank
         self.processes = processes
+        self.batch = batch_size * processes
+        self.canvas = canvas
 
     def set_epoch(self, epoch: int) -> None:
         """Draw another order from now on."""
@@ -91,4 +109,18 @@ class EpochSampler(Sampler[Key]):
         for position in rng.permutation(shown).tolist():
             keys.append((self.epoch, position, seen[position]))
             seen[position] += 1
+        if self.canvas is not None:
+            keys = self._grouped(keys, self.canvas, rng)
         return iter(keys[self.rank :: self.processes][: len(self)])
+
+    def _grouped(
+        self, keys: list[Key], canvas: Callable[[Key], tuple[int, int]], rng: np.random.Generator
+    ) -> list[Key]:
+        """Return the keys so that each batch in turn holds pictures of like size."""
+        whole = len(keys) - len(keys) % self.batch
+        sizes = {key: canvas(key) for key in keys[:whole]}
+        # Upright pictures apart: beside wide ones they make the largest canvas of all.
+        ordered = sorted(sizes, key=lambda key: (sizes[key][0] > sizes[key][1], sizes[key]))
+        starts = rng.permutation(np.arange(0, whole, self.batch)).tolist()
+        grouped = [key for start in starts for key in ordered[start : start + self.batch]]
+        return grouped + keys[whole:]

@@ -68,3 +68,28 @@ def test_processes_share_an_epoch_in_turns() -> None:
     assert len(parts[0]) == len(parts[1]) == len(whole) // 2
     together = [key for pair in zip(*parts, strict=True) for key in pair]
     assert together == whole[: len(together)]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_batches_hold_pictures_of_like_size_and_lose_none(processes: int) -> None:
+    sizes = [(32 * (1 + n % 3), 96) if n % 2 else (96, 32 * (1 + n % 3)) for n in range(50)]
+    samplers = [
+        EpochSampler(
+            [1.0] * 50,
+            seed=4,
+            rank=rank,
+            processes=processes,
+            batch_size=4,
+            canvas=lambda key: sizes[key[1]],
+        )
+        for rank in range(processes)
+    ]
+    keys = [list(sampler) for sampler in samplers]
+    assert sorted(k[1] for part in keys for k in part) == list(range(50))
+    batches = [part[i : i + 4] for part in keys for i in range(0, len(part), 4)]
+    whole = [{sizes[k[1]] for k in batch} for batch in batches if len(batch) == 4]
+    assert sum(len(kinds) == 1 for kinds in whole) >= len(whole) // 2
+    assert sum(len({h > w for h, w in kinds}) > 1 for kinds in whole) <= processes
+    order = [sizes[batch[0][1]] for batch in batches]
+    assert order != sorted(order)
+    assert [list(sampler) for sampler in samplers] == keys

@@ -36,7 +36,7 @@ from training.errors import (  # noqa: E402
     NonFiniteLossError,
     TrainingDataError,
 )
-from training.loading import Pictures, usable  # noqa: E402
+from training.loading import Pictures, padded_size, usable  # noqa: E402
 from training.module import TrainingModule, rate_share  # noqa: E402
 from training.networks import build_network  # noqa: E402
 from training.recall import recalled  # noqa: E402
@@ -114,6 +114,14 @@ class Stop(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.current_epoch == 1:
             raise KeyboardInterrupt
+
+
+def test_the_size_of_a_sample_is_told_before_it_is_made(pictures: Any) -> None:
+    shown = pictures(small_config()).train_set
+    keys = [(epoch, position, 0) for epoch in range(3) for position in range(len(shown))]
+    told = [shown.canvas(key) for key in keys]
+    assert told == [padded_size(shown.sample(key).size) for key in keys]
+    assert len(set(told)) > 1
 
 
 @pytest.mark.slow
