@@ -15,8 +15,8 @@ import io
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,9 +109,9 @@ def extract(revision: str, folder: Path) -> tuple[Path, dict[str, Any]]:
     """Unpack `conf/` of a revision; return it and the parameters that it ran with."""
     from omegaconf import OmegaConf
 
-    archive = _git("archive", revision, "conf", "params.yaml")
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(folder, filter="data")
+    archive = _git("archive", "--format=zip", revision, "conf", "params.yaml")
+    with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+        packed.extractall(folder)  # of tar, Python 3.11.2 cannot refuse paths outside of it
     params = OmegaConf.to_container(OmegaConf.load(folder / "params.yaml"))
     return folder / "conf", params  # type: ignore[return-value]
 
