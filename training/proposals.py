@@ -146,7 +146,7 @@ class PartialLabelProposals(nn.Module):
             for group, (level_boxes, level_ranks) in enumerate(
                 zip(picture_boxes.split(counts), picture_ranks.split(counts), strict=True)
             ):
-                best, index = level_ranks.topk(_at_most(level_ranks, before))
+                best, index = self._best(level_ranks, before)
                 kept_boxes.append(level_boxes[index])
                 kept_ranks.append(best)
                 groups.append(torch.full_like(best, group))
@@ -157,6 +157,18 @@ class PartialLabelProposals(nn.Module):
             keep = nms_by_group(chosen, rank, group_of, size=size, iou=config.nms_iou)[:after]
             found.append(chosen[keep])
         return found
+
+    def _best(self, ranks: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+        """Return the highest of a level and their positions; of equal ones the first.
+
+        A coarse level may rank all its places alike, and then the order decides which of them
+        suppress the others. `topk` promises no order of equal values; ONNX's does.
+        """
+        if self.training or torch.onnx.is_in_onnx_export():
+            best, index = ranks.topk(_at_most(ranks, limit))
+            return best, index
+        best, index = ranks.sort(descending=True, stable=True)
+        return best[:limit], index[:limit]
 
     def _losses(
         self,

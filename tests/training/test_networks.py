@@ -152,3 +152,24 @@ def test_conf_states_every_setting() -> None:
     tree: dict[str, Any] = compose([])["training"]["mask_rcnn"]
 
     assert set(tree) == {f.name for f in dataclasses.fields(NetworkConfig)}
+
+
+@pytest.mark.slow
+def test_proposals_of_equal_rank_are_the_same_in_the_graph(tmp_path: Path) -> None:
+    """A level whose features are dead ranks all of its places alike."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network = restless("mask_rcnn", finds=True)
+    torch.nn.init.zeros_(network.proposals.head.cls_logits.weight)
+    torch.nn.init.normal_(network.proposals.head.bbox_pred.weight, std=0.1)
+    export_onnx(network, tmp_path / "graph.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "graph.onnx"))
+    image = torch.rand(1, 3, 192, 256)
+
+    with torch.no_grad():
+        expected = [value.numpy() for value in network.graph(image)]
+    found = session.run(output_names(network), {"image": image.numpy()})
+
+    assert len(found[0]) == len(expected[0]) > 0
+    apart = np.abs(found[0][:, None] - expected[0][None]).max(2)
+    apart += 1e6 * (found[2][:, None] != expected[2][None])
+    assert (apart.min(1) < 0.1).mean() > 0.97
