@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -165,7 +166,8 @@ class PartialLabelProposals(nn.Module):
         suppress the others. `topk` promises no order of equal values; ONNX's does.
         """
         if self.training or torch.onnx.is_in_onnx_export():
-            best, index = ranks.topk(_at_most(ranks, limit))
+            count: Any = _at_most(ranks, limit)  # a tensor in the graph
+            best, index = ranks.topk(count)
             return best, index
         best, index = ranks.sort(descending=True, stable=True)
         return best[:limit], index[:limit]
