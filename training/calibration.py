@@ -150,9 +150,11 @@ def choose(
 
     The limit on false finds is one for all classes together. Of all combinations of settings
     within it, the one is taken that makes it most likely that every class clears the gate; of
-    those that are alike, the one with the fewest false finds. Where none fits, each class takes
-    its fewest. A class without objects in val gets the lowest threshold: what was not measured
-    must not cost a person.
+    those that are alike, the one with the fewest false finds. Where none makes it likely, the
+    network will be refused, and what it hides is all that it can still be good for: then the
+    product of all recalls is made as large as it goes, so that no class is given up for another.
+    Where none fits, each class takes its fewest. A class without objects in val gets the lowest
+    threshold: what was not measured must not cost a person.
 
     Args:
         evidence: What val showed, per class.
@@ -160,7 +162,10 @@ def choose(
         false_finds_max: Most false finds per fully labelled picture, all classes together.
     """
     steps = {name: list(settings(evidence[name], goals[name])) for name in evidence}
-    taken = _best_within({n: s for n, s in steps.items() if s}, goals, false_finds_max)
+    usable = {name: listed for name, listed in steps.items() if listed}
+    taken = _best_within(usable, goals, false_finds_max, _worth)
+    if np.prod([setting.likely for setting in taken.values()]) < HOPEFUL:
+        taken = _best_within(usable, goals, false_finds_max, _recall_worth)
     return {
         name: _choice(evidence[name], goals[name], taken[name])
         if name in taken
@@ -174,7 +179,10 @@ BUDGET_STEPS = 2000
 
 
 def _best_within(
-    steps: Mapping[str, list[Setting]], goals: Mapping[str, Goal], limit: float
+    steps: Mapping[str, list[Setting]],
+    goals: Mapping[str, Goal],
+    limit: float,
+    worth: Callable[[Setting, Goal], float],
 ) -> dict[str, Setting]:
     """Return the best setting of each class under a limit for all (a knapsack, solved exactly)."""
     if not steps:
@@ -190,7 +198,7 @@ def _best_within(
         for row, setting in enumerate(listed):
             cost = int(spent[name][row])
             if cost <= BUDGET_STEPS:
-                value = _worth(setting, goals[name]) - FALSE_FIND_COST * setting.false_finds
+                value = worth(setting, goals[name]) - FALSE_FIND_COST * setting.false_finds
                 options[row, cost:] = best[: BUDGET_STEPS + 1 - cost] + value
         taken.append(options.argmax(axis=0))
         best = options.max(axis=0)
@@ -208,6 +216,12 @@ LIKELY_FLOOR = 1e-3
 """Added to likelihoods before their logarithm: those of a poor network vanish all alike, and
 recall decides between its settings."""
 
+HOPEFUL = 0.05
+"""Least likelihood that all classes clear the gate for which false finds are spent on that."""
+
+RECALL_FLOOR = 1e-2
+"""Added to recalls before their logarithm: a class of which nothing is found must stay finite."""
+
 FALSE_FIND_COST = 1e-4
 """What a false find per picture weighs against log-likelihood: it decides between equals only."""
 
@@ -215,6 +229,10 @@ FALSE_FIND_COST = 1e-4
 def _worth(setting: Setting, goal: Goal) -> float:
     """Return the log-likelihood of clearing the gate, no higher than wanted, plus the recall."""
     return float(np.log(min(setting.likely, goal.likely) + LIKELY_FLOOR) + setting.recalled)
+
+
+def _recall_worth(setting: Setting, goal: Goal) -> float:  # noqa: ARG001 - as `_worth`
+    return float(np.log(setting.recalled + RECALL_FLOOR))
 
 
 def joint_worth(choices: Mapping[str, Choice]) -> float:

@@ -125,6 +125,18 @@ def test_a_hopeless_class_does_not_starve_one_that_little_would_help() -> None:
     assert choices["vehicle"].threshold == pytest.approx(0.9)
 
 
+def test_a_network_that_will_be_refused_gives_no_class_up_for_another() -> None:
+    """Half of the persons, or a seventh more of the plates, for the same false finds."""
+    faint = [0.95] * 2 + [0.3] * 98 + [-np.inf] * 100
+    person = evidence(faint, [faint], [0.0], [0.5] * 9)
+    plates = [0.9] * 160 + [0.4] * 30 + [-np.inf] * 10
+    plate = evidence(plates, [plates], [0.0], [0.5] * 9)
+    goals = {"person": GOAL, "license_plate": GOAL}
+    choices = choose({"person": person, "license_plate": plate}, goals, false_finds_max=1.0)
+    assert choices["person"].threshold == pytest.approx(0.3)
+    assert choices["license_plate"].threshold == pytest.approx(0.9)
+
+
 def test_where_not_even_the_fewest_false_finds_fit_they_are_taken() -> None:
     noisy = evidence([0.9] * 100 + [0.2] * 100, [[0.9] * 200], [0.0], [0.95] * 30)
     choices = choose({"face": noisy}, {"face": GOAL}, false_finds_max=1.0)
