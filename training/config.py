@@ -181,6 +181,8 @@ class AugmentationConfig:
         flip: Share of pictures mirrored left to right.
         scale_min, scale_max: Range of the size relative to `input.long_side`; what exceeds the
             input is cropped at random.
+        scale_first: Factor on both in the first epoch; it rises evenly, to 1 in the last.
+            Small pictures are cheap, and early epochs have the coarse things to learn.
         visible_min: An object of which the crop leaves a smaller share is ignored.
         light, colour, gray, blur, noise, compression: Share of pictures with other brightness,
             contrast and gamma (night included); other hue and saturation; no colour; blur;
@@ -190,6 +192,7 @@ class AugmentationConfig:
     flip: float = 0.5
     scale_min: float = 0.7
     scale_max: float = 1.3
+    scale_first: float = 1.0
     visible_min: float = 0.3
     light: float = 0.5
     colour: float = 0.3
@@ -202,6 +205,8 @@ class AugmentationConfig:
         shares = ["flip", "visible_min", "light", "colour", "gray", "blur", "noise", "compression"]
         _require_shares(self, shares)
         _require_positive(self, ["scale_min"])
+        ok = 0 < self.scale_first <= 1
+        _require(ok, "augmentation.scale_first", self.scale_first, "above 0, at most 1")
         _require(
             self.scale_min <= self.scale_max,
             "augmentation.scale_min",

@@ -125,8 +125,13 @@ class PictureSet(Dataset[dict[str, Any]]):
         size = base_size(image.height, image.width, self.config.input)
         if self.seed is not None:
             rng = np.random.default_rng([self.seed, *key])
-            size = shown_size(size, draw_scale(self.config.augmentation, rng))
+            scale = draw_scale(self.config.augmentation, rng, grown=self.grown(key))
+            size = shown_size(size, scale)
         return padded_size(size)
+
+    def grown(self, key: Key) -> float:
+        """Return the share of the epochs that have passed: 0 in the first, 1 in the last."""
+        return min(1.0, key[0] / (self.config.epochs - 1)) if self.config.epochs > 1 else 1.0
 
     def sample(self, key: Key) -> Sample:
         """Return the sample that the network sees."""
@@ -137,7 +142,7 @@ class PictureSet(Dataset[dict[str, Any]]):
             return sample
         rng = np.random.default_rng([self.seed, *key])
         augmentation = self.config.augmentation
-        view = draw_view(sample, augmentation, rng)
+        view = draw_view(sample, augmentation, rng, grown=self.grown(key))
         sample = show(sample, view, visible_min=augmentation.visible_min)
         self.photometry = self.photometry or Photometry(augmentation)
         return replace(sample, pixels=self.photometry(sample.pixels, rng))

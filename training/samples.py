@@ -192,9 +192,19 @@ class View:
     mirrored: bool
 
 
-def draw_scale(config: AugmentationConfig, rng: np.random.Generator) -> float:
-    """Draw how large a picture is shown, relative to the input size."""
-    return float(np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max))))
+def draw_scale(
+    config: AugmentationConfig, rng: np.random.Generator, *, grown: float = 1.0
+) -> float:
+    """Draw how large a picture is shown, relative to the input size.
+
+    Args:
+        config: Range of the scale.
+        rng: Gives the draw.
+        grown: Share of the epochs that have passed: from 0 in the first to 1 in the last.
+    """
+    growth = config.scale_first + (1 - config.scale_first) * grown
+    drawn = np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max)))
+    return float(growth * drawn)
 
 
 def shown_size(base_size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -202,13 +212,15 @@ def shown_size(base_size: tuple[int, int], scale: float) -> tuple[int, int]:
     return _resized(base_size, min(1.0, scale))
 
 
-def draw_view(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> View:
+def draw_view(
+    sample: Sample, config: AugmentationConfig, rng: np.random.Generator, *, grown: float = 1.0
+) -> View:
     """Draw a view: of another size, and cut where it would exceed the input.
 
     The scale is the first number drawn, so that a picture's size can be told before it is made.
     """
     height, width = sample.size
-    scale = draw_scale(config, rng)
+    scale = draw_scale(config, rng, grown=grown)
     cut = min(1.0, 1 / scale)
     window_height, window_width = round(height * cut), round(width * cut)
     y0 = int(rng.integers(0, height - window_height + 1))

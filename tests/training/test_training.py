@@ -124,6 +124,16 @@ def test_the_size_of_a_sample_is_told_before_it_is_made(pictures: Any) -> None:
     assert len(set(told)) > 1
 
 
+def test_pictures_grow_from_the_first_epoch_to_the_last(pictures: Any) -> None:
+    config = small_config()
+    growing = replace(config.augmentation, scale_min=0.8, scale_max=0.8, scale_first=0.5)
+    shown = pictures(replace(config, augmentation=growing, epochs=3)).train_set
+    heights = [shown.sample((epoch, 0, 0)).size[0] for epoch in range(3)]
+    full = shown.sample((2, 0, 0)).base_size[0]
+    assert heights == pytest.approx([0.4 * full, 0.6 * full, 0.8 * full], abs=1)
+    assert shown.canvas((0, 0, 0)) == padded_size(shown.sample((0, 0, 0)).size)
+
+
 @pytest.mark.slow
 def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
     pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
