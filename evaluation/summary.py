@@ -11,6 +11,7 @@ from anonymization.taxonomy import Taxonomy
 from data.coco import Dataset
 from evaluation.bound import CONFIDENCE
 from evaluation.calibration import calibration_error, reliability
+from evaluation.causes import miss_causes
 from evaluation.confusion import confusion_matrix
 from evaluation.matching import WRONG
 from evaluation.metrics import (
@@ -163,6 +164,11 @@ def _of_class(
         **average_precision(rows, at_all_scores, [r.picture for r in complete], name),
         "finds": len(finds),
         "false_finds": sum(find.state == WRONG for find in finds),
+        "miss_causes": miss_causes(
+            rows,
+            [find for result in results for find in result.all_finds],
+            {result.picture.sha256: result.picture.panorama for result in results},
+        ),
         "size_bins": size_bins(rows, [edge * line for edge in size_edges], line),
         "coverage_curve": coverage_curve(rows),
         "calibration": {"ece": calibration_error(reliable), "bins": reliable},
