@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anonymization.card import TilingCard
 from anonymization.errors import BlurloopError
 from anonymization.files import read_json, sha256_of_file
 from anonymization.taxonomy import Taxonomy
@@ -63,6 +64,7 @@ class BundleConfig:
     parity_pictures: int = 3
     weights: str = "float32"
     networks: list[str] = field(default_factory=lambda: list(NETWORKS))
+    tiling: TilingCard = field(default_factory=TilingCard)
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -142,6 +144,7 @@ def draft_bundle(
         graphs={name: graph_card(network) for name, network in networks.items()},
         head=HeadCard(threshold=config.threshold_min),
         mask_threshold=config.mask_thresholds[0],
+        tiling=config.tiling,
         provenance=_provenance(run_id, networks),
         note=config.note,
     )

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anonymization.card import TilingCard
+from anonymization.detection import Detector
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from conf.dependencies import code_of
 from evaluation.bound import exact_lower
@@ -112,7 +114,9 @@ def test_the_exported_graph_agrees_with_torch_on_real_photographs(
     for split in ("train", "val"):
         Path(f"artifacts/prepared/{split}.json").write_text("{}")
     taxonomy = Taxonomy({"person": ClassSpec("mask", "outline")}, keypoint_class="person")
-    bundle = draft_bundle({name: network}, taxonomy, BundleConfig(), tmp_path, run_id=None)
+    config = BundleConfig(tiling=TilingCard(shrink_max=0.5))
+    bundle = draft_bundle({name: network}, taxonomy, config, tmp_path, run_id=None)
+    assert len(Detector.from_bundle(bundle).views(640, 480)) > 1
     pictures = sorted((realdata / "street_coco/images").iterdir())[:3]
 
     check_parity({name: network}, bundle, pictures, BundleConfig().parity_tolerance)
