@@ -165,16 +165,25 @@ def _torchvision_body(name: str, config: BackboneConfig, *, pretrained: bool) ->
 TORCHVISION = ("resnet50", "resnet101", "mobilenet_v3_large")
 
 
-def build_backbone(config: BackboneConfig, *, pretrained: bool) -> Backbone | Detectron2Backbone:
+def build_backbone(
+    config: BackboneConfig, *, pretrained: bool, frozen: bool | None = None
+) -> Backbone | Detectron2Backbone:
     """Build the backbone and its pyramid.
+
+    Args:
+        config: Its settings.
+        pretrained: Whether to start from ImageNet weights.
+        frozen: Whether `config.frozen_stride` holds; None where it is pretrained, as what starts
+            at random must learn.
 
     Raises:
         BackboneError: If the name is unknown, its weights cannot be had, or its library is not
             installed.
     """
+    frozen = pretrained if frozen is None else frozen
     if config.name.startswith(DETECTRON2):
         whole = build_detectron2_backbone(config, pretrained=pretrained)
-        if pretrained:
+        if frozen:
             freeze_up_to(whole.body.get_submodule("bottom_up"), config.frozen_stride)
         return whole
     if config.name in TORCHVISION:
@@ -189,7 +198,7 @@ def build_backbone(config: BackboneConfig, *, pretrained: bool) -> Backbone | De
             f"{', '.join(TORCHVISION)}, timm/<name>, or {DETECTRON2}<model zoo configuration>"
         )
     channels = _channels_and_strides(body, config)
-    if pretrained:
+    if frozen:
         freeze_up_to(body, config.frozen_stride)
     if config.norm == "frozen":
         fold_norms(body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from training.errors import NetworkConfigError
@@ -297,6 +298,9 @@ class NetworkConfig:
     """Everything about one network and its training.
 
     Attributes:
+        start: Folder of a trained network of ours, or of several by name, that this training
+            starts from in place of ImageNet weights (training/starting.py): relative to the
+            repository, or to the folder that BLURLOOP_STARTS names. Empty for none.
         epochs: Times that every training picture is seen.
         lr: Peak learning rate.
         trainer: Passed to Lightning's Trainer as it is (`accelerator`, `devices`, `strategy`,
@@ -311,6 +315,7 @@ class NetworkConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loading: LoadingConfig = field(default_factory=LoadingConfig)
     recall: RecallConfig = field(default_factory=RecallConfig)
+    start: str = ""
     epochs: int = 6
     lr: float = 1e-3
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -318,6 +323,8 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         _require_positive(self, ["lr"])
+        expected = "a folder relative to the repository, or to what BLURLOOP_STARTS names"
+        _require(not Path(self.start).is_absolute(), "start", self.start, expected)
         levels = len(self.backbone.strides) + 1
         _require(
             len(self.proposals.anchor_sizes) == levels,

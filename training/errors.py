@@ -29,3 +29,7 @@ class TrainedNetworkError(BlurloopError):
 
 class ExportError(BlurloopError):
     """A network could not be written as ONNX."""
+
+
+class StartError(BlurloopError):
+    """The trained network that a training should start from is missing or does not fit."""

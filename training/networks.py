@@ -56,7 +56,13 @@ class Network(nn.Module):
     pixel_std: Tensor
 
     def __init__(
-        self, name: str, classes: Sequence[str], config: NetworkConfig, *, pretrained: bool
+        self,
+        name: str,
+        classes: Sequence[str],
+        config: NetworkConfig,
+        *,
+        pretrained: bool,
+        frozen: bool | None = None,
     ) -> None:
         super().__init__()
         if name not in NETWORKS:
@@ -64,7 +70,7 @@ class Network(nn.Module):
         self.name = name
         self.classes = tuple(classes)
         self.config = config
-        self.backbone = build_backbone(config.backbone, pretrained=pretrained)
+        self.backbone = build_backbone(config.backbone, pretrained=pretrained, frozen=frozen)
         channels, strides = config.backbone.channels, self.backbone.strides
         self.proposals = PartialLabelProposals(channels, len(classes), strides, config.proposals)
         self.heads = PartialLabelHeads(
@@ -121,7 +127,12 @@ class DetectionGraph(nn.Module):
 
 
 def build_network(
-    name: str, config: NetworkConfig, classes: Sequence[str], *, pretrained: bool | None = None
+    name: str,
+    config: NetworkConfig,
+    classes: Sequence[str],
+    *,
+    pretrained: bool | None = None,
+    frozen: bool | None = None,
 ) -> Network:
     """Build a network.
 
@@ -130,12 +141,13 @@ def build_network(
         config: Its settings.
         classes: Class names that it finds.
         pretrained: Whether to start from ImageNet weights; None as the settings say.
+        frozen: Whether early layers keep their weights as the settings say; None where pretrained.
 
     Raises:
         BackboneError: If the backbone is unknown, or its weights cannot be had.
     """
     start = config.backbone.pretrained if pretrained is None else pretrained
-    return Network(name, classes, config, pretrained=start)
+    return Network(name, classes, config, pretrained=start, frozen=frozen)
 
 
 def save_network(network: Network, folder: Path, *, extra: dict[str, Any] | None = None) -> None:

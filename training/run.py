@@ -33,6 +33,7 @@ from training.errors import NetworkConfigError, TrainingDataError
 from training.loading import Pictures
 from training.module import TrainingModule
 from training.networks import HISTORY, NETWORK, build_network, save_network
+from training.starting import Start
 from training.work import digest
 
 SCHEMA_VERSION = 1
@@ -75,9 +76,13 @@ def train(
     """
     data = [PREPARED / "train.json", PREPARED / "val.json"]
     settings = {"network": network, "config": config.to_dict(), "seed": seed}
-    start = Path(config.backbone.weights)
-    if start.is_file():  # the name alone would not tell that its content changed
-        settings["weights_sha256"] = sha256_of_file(start)
+    # Names alone would not tell that what they name has changed.
+    weights = Path(config.backbone.weights)
+    if weights.is_file():
+        settings["weights_sha256"] = sha256_of_file(weights)
+    start = Start.find(config.start, network) if config.start else None
+    if start is not None:
+        settings["start_sha256"] = start.digest
     key = digest(settings | {"taxonomy": taxonomy.to_dict()}, _existing(data))
 
     with alone(WORK / f"training-{network}.lock"):
@@ -98,14 +103,18 @@ def train(
             seed=seed,
         )
         if is_follower():
-            fit(network, config, pictures, work=work, seed=seed, on_metrics=None)
+            fit(network, config, pictures, work=work, seed=seed, on_metrics=None, start=start)
             return
         inputs: dict[str, Any] = {"train": data[0], "val": data[1]}
+        if start is not None:
+            inputs["start"] = start.digest
         with stage_run(
             f"training@{network}", tracking, params=settings, inputs=inputs, **_resume(work)
         ) as run:
             _remember(work, run)
-            _fit_and_save(network, config, pictures, run=run, seed=seed, work=work, key=key)
+            _fit_and_save(
+                network, config, pictures, run=run, seed=seed, work=work, key=key, start=start
+            )
         shutil.rmtree(work)
 
 
@@ -181,12 +190,16 @@ def _fit_and_save(
     seed: int,
     work: Path,
     key: str,
+    start: Start | None,
 ) -> None:
     module, course = fit(
-        network, config, pictures, work=work, seed=seed, on_metrics=run.log_metrics
+        network, config, pictures, work=work, seed=seed, on_metrics=run.log_metrics, start=start
     )
+    extra: dict[str, Any] = {"digest": key, "seed": seed}
+    if start is not None:
+        extra["start_sha256"] = start.digest
     with folder_in_one_step(TRAINED / network) as folder:
-        save_network(module.network, folder, extra={"digest": key, "seed": seed})
+        save_network(module.network, folder, extra=extra)
         history = {
             "schema_version": SCHEMA_VERSION,
             "network": network,
@@ -205,6 +218,7 @@ def fit(
     work: Path,
     seed: int,
     on_metrics: Any,
+    start: Start | None = None,
 ) -> tuple[TrainingModule, Course]:
     """Train, from the last checkpoint in `work` where there is one.
 
@@ -215,7 +229,12 @@ def fit(
     for name in ("pytorch_lightning", "lightning_utilities.core.rank_zero", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     pl.seed_everything(seed, verbose=False)
-    built = build_network(network, config, pictures.train_set.classes)
+    classes = pictures.train_set.classes
+    if start is None:
+        built = build_network(network, config, classes)
+    else:
+        built = build_network(network, config, classes, pretrained=False, frozen=True)
+        start.load_into(built)
     module = TrainingModule(built, seed)
     course = Course(lambda metrics, step: on_metrics(metrics, step=step))
     checkpoint = work / "last.ckpt"
