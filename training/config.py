@@ -188,6 +188,13 @@ class AugmentationConfig:
         light, colour, gray, blur, noise, compression: Share of pictures with other brightness,
             contrast and gamma (night included); other hue and saturation; no colour; blur;
             sensor noise; JPEG artefacts.
+        mosaic: Share of pictures that are joined with three others that are labelled for the same
+            classes (training/mosaic.py).
+        paste: Share of pictures into which outlined objects of others are pasted, with what lies
+            in them (training/pasting.py).
+        paste_objects: Most objects pasted into one picture.
+        rotation: Degrees by which pictures are turned at most, to either side.
+        perspective: Share of the sides by which each corner moves at most.
     """
 
     flip: float = 0.5
@@ -201,11 +208,19 @@ class AugmentationConfig:
     blur: float = 0.15
     noise: float = 0.15
     compression: float = 0.15
+    mosaic: float = 0.0
+    paste: float = 0.0
+    paste_objects: int = 3
+    rotation: float = 0.0
+    perspective: float = 0.0
 
     def __post_init__(self) -> None:
         shares = ["flip", "visible_min", "light", "colour", "gray", "blur", "noise", "compression"]
-        _require_shares(self, shares)
-        _require_positive(self, ["scale_min"])
+        _require_shares(self, [*shares, "mosaic", "paste"])
+        _require_positive(self, ["scale_min", "paste_objects"])
+        _require(0 <= self.rotation <= 45, "rotation", self.rotation, "0 to 45 degrees")
+        # From a quarter on, corners could change places.
+        _require(0 <= self.perspective < 0.25, "perspective", self.perspective, "0 to below 0.25")
         ok = 0 < self.scale_first <= 1
         _require(ok, "augmentation.scale_first", self.scale_first, "above 0, at most 1")
         _require(

@@ -18,21 +18,26 @@ from torch.utils.data import DataLoader, Dataset
 from anonymization.taxonomy import Taxonomy
 from data import coco
 from data.coco import Annotation, Image
+from training.companions import Companions
 from training.config import NetworkConfig
 from training.errors import TrainingDataError
+from training.mosaic import TILES, draw_tile_view, draw_tiles, join
 from training.networks import MULTIPLE
+from training.pasting import draw_paste
 from training.samples import (
     Photometry,
     Sample,
     base_size,
     draw_scale,
     draw_view,
+    growth,
     make_sample,
     show,
     shown_size,
     to_target,
 )
 from training.sampling import EpochSampler, Key, repeat_factors
+from training.tilting import draw_tilt, tilt
 
 
 def usable(dataset: coco.Dataset, *, network: str, classes: Sequence[str]) -> list[Image]:
@@ -71,7 +76,21 @@ class PictureSet(Dataset[dict[str, Any]]):
         taxonomy: Taxonomy,
         config: NetworkConfig,
         seed: int | None,
+        factors: NDArray[np.float64] | None = None,
     ) -> None:
+        """Take pictures.
+
+        Args:
+            images: Which.
+            annotations: Their objects, by image id.
+            folder: Where they lie.
+            network: `mask_rcnn` or `keypoint_rcnn`.
+            classes: The network's classes.
+            taxonomy: Says what is known of them.
+            config: The network's settings.
+            seed: Of augmentation; None leaves pictures as they are.
+            factors: How often each is shown; None for all alike.
+        """
         self.images = list(images)
         self.annotations = annotations
         self.folder = folder
@@ -83,6 +102,15 @@ class PictureSet(Dataset[dict[str, Any]]):
         self.geometries = tuple(taxonomy[name].geometry for name in classes)
         self.cache: dict[int, tuple[Sample, list[Any]]] = {}
         self.photometry: Photometry | None = None
+        self.companions: Companions | None = None
+        if seed is not None and (config.augmentation.mosaic or config.augmentation.paste):
+            self.companions = Companions(
+                self.images,
+                annotations,
+                classes=classes,
+                taxonomy=taxonomy,
+                factors=np.ones(len(self.images)) if factors is None else factors,
+            )
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -125,9 +153,21 @@ class PictureSet(Dataset[dict[str, Any]]):
         size = base_size(image.height, image.width, self.config.input)
         if self.seed is not None:
             rng = np.random.default_rng([self.seed, *key])
+            if self._draw_mosaic(key, rng):
+                return padded_size(self._mosaic_size(size, key))
             scale = draw_scale(self.config.augmentation, rng, grown=self.grown(key))
             size = shown_size(size, scale)
         return padded_size(size)
+
+    def _draw_mosaic(self, key: Key, rng: np.random.Generator) -> bool:
+        """Draw whether a sample is a mosaic; draws nothing where there are none."""
+        share = self.config.augmentation.mosaic
+        if self.companions is None or share == 0:
+            return False
+        return bool(rng.random() < share) and self.companions.number_alike(key[1]) >= TILES
+
+    def _mosaic_size(self, size: tuple[int, int], key: Key) -> tuple[int, int]:
+        return shown_size(size, growth(self.config.augmentation, self.grown(key)))
 
     def grown(self, key: Key) -> float:
         """Return the share of the epochs that have passed: 0 in the first, 1 in the last."""
@@ -135,17 +175,67 @@ class PictureSet(Dataset[dict[str, Any]]):
 
     def sample(self, key: Key) -> Sample:
         """Return the sample that the network sees."""
-        position = key[1]
-        cached = self.cache.get(position)
-        sample = _unpacked(*cached) if cached else self._load(position)
         if self.seed is None:
-            return sample
+            return self._whole(key[1])
         rng = np.random.default_rng([self.seed, *key])
         augmentation = self.config.augmentation
-        view = draw_view(sample, augmentation, rng, grown=self.grown(key))
-        sample = show(sample, view, visible_min=augmentation.visible_min)
+        visible_min = augmentation.visible_min
+        if self._draw_mosaic(key, rng):
+            sample = self._mosaic(key, rng)
+        else:
+            sample = self._whole(key[1])
+            view = draw_view(sample, augmentation, rng, grown=self.grown(key))
+            sample = show(sample, view, visible_min=visible_min)
+        if augmentation.paste and rng.random() < augmentation.paste:
+            sample = self._pasted(sample, key, rng)
+        if augmentation.rotation or augmentation.perspective:
+            matrix = draw_tilt(sample.size, augmentation, rng)
+            sample = tilt(sample, matrix, geometries=self.geometries, visible_min=visible_min)
         self.photometry = self.photometry or Photometry(augmentation)
         return replace(sample, pixels=self.photometry(sample.pixels, rng))
+
+    def _whole(self, position: int) -> Sample:
+        cached = self.cache.get(position)
+        return _unpacked(*cached) if cached else self._load(position)
+
+    def _mosaic(self, key: Key, rng: np.random.Generator) -> Sample:
+        """Join a picture with three others."""
+        assert self.companions is not None
+        augmentation = self.config.augmentation
+        others = self.companions.draw_alike(key[1], TILES - 1, rng)
+        shown = [self._whole(position) for position in (key[1], *others)]
+        size = self._mosaic_size(shown[0].base_size, key)
+        tiles = draw_tiles(size, rng)
+        views = [
+            draw_tile_view(sample, tile, augmentation, rng)
+            for sample, tile in zip(shown, tiles, strict=True)
+        ]
+        cut = [
+            show(sample, view, visible_min=augmentation.visible_min)
+            for sample, view in zip(shown, views, strict=True)
+        ]
+        return join(cut, tiles, size)
+
+    def _pasted(self, sample: Sample, key: Key, rng: np.random.Generator) -> Sample:
+        """Paste some objects of other pictures."""
+        assert self.companions is not None
+        augmentation = self.config.augmentation
+        for _ in range(int(rng.integers(1, augmentation.paste_objects + 1))):
+            drawn = self.companions.draw_donor(key[1], rng)
+            if drawn is None:
+                return sample
+            donor = self._whole(drawn[0])
+            shown = draw_scale(augmentation, rng, grown=self.grown(key))
+            sample = draw_paste(
+                sample,
+                donor,
+                drawn[1],
+                scale=shown * donor.base_size[0] / donor.size[0],
+                mirrored=bool(rng.random() < augmentation.flip),
+                visible_min=augmentation.visible_min,
+                rng=rng,
+            )
+        return sample
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """Return pixels, target and name."""
@@ -264,11 +354,13 @@ class Pictures(pl.LightningDataModule):
                 "reports/preparation.json for what was dropped"
             )
         measured = spread(usable(val, network=network, classes=classes), config.recall.pictures)
-        self.train_set = PictureSet(images, train.by_image, folder, seed=seed, **common)
-        self.val_set = PictureSet(measured, val.by_image, folder, seed=None, **common)
         self.factors = repeat_factors(
             images, train.by_image, classes, share=config.loading.repeat_share
         )
+        self.train_set = PictureSet(
+            images, train.by_image, folder, seed=seed, factors=self.factors, **common
+        )
+        self.val_set = PictureSet(measured, val.by_image, folder, seed=None, **common)
         self.loading = config.loading
         self.measures = config.recall.every_epochs > 0 and bool(measured)
         self.seed = seed

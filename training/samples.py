@@ -202,9 +202,17 @@ def draw_scale(
         rng: Gives the draw.
         grown: Share of the epochs that have passed: from 0 in the first to 1 in the last.
     """
-    growth = config.scale_first + (1 - config.scale_first) * grown
     drawn = np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max)))
-    return float(growth * drawn)
+    return float(growth(config, grown) * drawn)
+
+
+def growth(config: AugmentationConfig, grown: float) -> float:
+    """Return the factor on sizes after a share of the epochs.
+
+    >>> growth(AugmentationConfig(scale_first=0.5), 0.5)
+    0.75
+    """
+    return config.scale_first + (1 - config.scale_first) * grown
 
 
 def shown_size(base_size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -278,7 +286,7 @@ def show(sample: Sample, view: View, *, visible_min: float) -> Sample:
         masks=tuple(
             masks[i].astype(bool) if i in masks else None for i in range(len(sample.masks))
         ),
-        keypoints=_hide_outside(points, view.size),
+        keypoints=hide_outside(points, view.size),
         ignored=sample.ignored | (visible < visible_min),
     ).select(index)
     boxes = np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4)
@@ -300,7 +308,8 @@ def _visible(sample: Sample, row: int, window: tuple[int, int, int, int]) -> flo
     return inside / max(1e-6, (bx1 - bx0) * (by1 - by0))
 
 
-def _hide_outside(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+def hide_outside(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return keypoints of shape (..., 3), those outside of (height, width) with visibility 0."""
     x, y = points[..., 0], points[..., 1]
     outside = (x < 0) | (y < 0) | (x >= size[1]) | (y >= size[0])
     points[outside, 2] = 0
@@ -315,11 +324,20 @@ def _fit_boxes(sample: Sample, visible: NDArray[np.float64]) -> Sample:
         if mask is None or visible[row] >= 1:
             kept.append(row)
             continue
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if len(rows):
-            boxes[row] = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        if mask.any():
+            boxes[row] = box_of_mask(mask)
             kept.append(row)
     return replace(sample, boxes=boxes).select(np.array(kept, dtype=np.int64))
+
+
+def box_of_mask(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Return the xyxy box, half-open, of a mask that is not empty.
+
+    >>> box_of_mask(np.eye(3, 5, 1, dtype=bool))
+    (1, 0, 4, 3)
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 class Photometry:

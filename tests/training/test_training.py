@@ -23,6 +23,7 @@ from conf import alone  # noqa: E402
 from data.coco import Annotation, Dataset, Image  # noqa: E402
 from training import run as training_run  # noqa: E402
 from training.config import (  # noqa: E402
+    AugmentationConfig,
     BackboneConfig,
     HeadConfig,
     InputConfig,
@@ -116,12 +117,19 @@ class Stop(pl.Callback):
             raise KeyboardInterrupt
 
 
-def test_the_size_of_a_sample_is_told_before_it_is_made(pictures: Any) -> None:
-    shown = pictures(small_config()).train_set
+@pytest.mark.parametrize("mosaic", [0.0, 0.5])
+def test_the_size_of_a_sample_is_told_before_it_is_made(pictures: Any, mosaic: float) -> None:
+    augmentation = AugmentationConfig(mosaic=mosaic, paste=mosaic, rotation=10 * mosaic)
+    shown = pictures(small_config(augmentation=augmentation)).train_set
     keys = [(epoch, position, 0) for epoch in range(3) for position in range(len(shown))]
     told = [shown.canvas(key) for key in keys]
-    assert told == [padded_size(shown.sample(key).size) for key in keys]
+    samples = [shown.sample(key) for key in keys]
+    assert told == [padded_size(sample.size) for sample in samples]
     assert len(set(told)) > 1
+    joined = sum(" with " in sample.name for sample in samples)
+    assert 0 < joined < len(keys) if mosaic else joined == 0
+    again = shown.sample(keys[5])
+    assert (again.pixels == samples[5].pixels).all()
 
 
 def test_pictures_grow_from_the_first_epoch_to_the_last(pictures: Any) -> None:
