@@ -81,6 +81,68 @@ class AveragedWeights(pl.Callback):
         self.average = list(state_dict["average"])
 
 
+class BestWeights(pl.Callback):
+    """Keeps the weights that were measured best, and stops training when none are better for long.
+
+    Of equal measurements the later counts: it was trained longer. Stands before `Course` in the
+    list, which takes the measurement away.
+
+    Attributes:
+        best: Epoch and mean recall over the classes of the weights kept, or None.
+    """
+
+    def __init__(self, patience: int, average: AveragedWeights | None) -> None:
+        self.patience = patience
+        self.average = average
+        self.best: dict[str, float] | None = None
+        self.weights: list[Tensor] = []
+        self.waited = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End at once what a killed training had decided to end."""
+        trainer.should_stop = trainer.should_stop or self.waited >= self.patience
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare what was measured in this epoch, if anything was."""
+        measured: dict[str, float | None] = pl_module.recall  # type: ignore[assignment]
+        values = [value for value in measured.values() if value is not None]
+        if not values:
+            return
+        recall = sum(values) / len(values)
+        self.waited += 1
+        if self.best is None or recall > self.best["recall"]:
+            self.waited = 0
+        if self.best is None or recall >= self.best["recall"]:
+            self.best = {"epoch": trainer.current_epoch + 1, "recall": recall}
+            parameters, buffers = _state(pl_module)
+            shipped = [*(self.average.average if self.average else parameters), *buffers]
+            self.weights = [value.detach().clone() for value in shipped]
+        if self.waited >= self.patience:
+            trainer.should_stop = True
+
+    @torch.no_grad()
+    def take(self, pl_module: pl.LightningModule) -> None:
+        """Put the weights kept in place of the network's."""
+        parameters, buffers = _state(pl_module)
+        for own, kept in zip([*parameters, *buffers], self.weights, strict=True):
+            own.copy_(kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is kept, for the checkpoint."""
+        return {"best": self.best, "weights": self.weights, "waited": self.waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what is kept from a checkpoint."""
+        self.best, self.waited = state_dict["best"], state_dict["waited"]
+        self.weights = list(state_dict["weights"])
+
+
+def _state(pl_module: pl.LightningModule) -> tuple[list[Tensor], list[Tensor]]:
+    """Return parameters and buffers: of norms that are trained, the latter belong to a moment."""
+    network: torch.nn.Module = pl_module.network  # type: ignore[assignment]
+    return list(network.parameters()), list(network.buffers())
+
+
 class LastCheckpoint(pl.Callback):
     """Keeps the state after the last whole epoch, written in one step."""
 
@@ -102,12 +164,14 @@ class Course(pl.Callback):
 
     Attributes:
         rows: One per finished epoch, as they go into `history.json`.
+        best: Epoch and recall of the weights shipped, where they are not the last.
     """
 
     def __init__(self, record: Log) -> None:
         # Not `log`: Lightning puts a method of its own under that name on every callback.
         self.record = record
         self.rows: list[dict[str, Any]] = []
+        self.best: dict[str, float] | None = None
         self._begin()
 
     def _begin(self) -> None:

@@ -295,17 +295,23 @@ class RecallConfig:
         pictures: Most pictures that are measured, spread over the list; 0 for all.
         score_min: Finds at or above this score count.
         iou_min: IoU of box and box from which an object is found (DESIGN section 7).
+        patience: Measurements without a better mean over the classes after which training stops;
+            what is shipped are the weights measured best. 0 trains to the end and ships the last.
     """
 
     every_epochs: int = 1
     pictures: int = 60
     score_min: float = 0.15
     iou_min: float = 0.5
+    patience: int = 0
 
     def __post_init__(self) -> None:
         _require_shares(self, ["score_min", "iou_min"])
-        for name in ("every_epochs", "pictures"):
+        for name in ("every_epochs", "pictures", "patience"):
             _require(getattr(self, name) >= 0, f"recall.{name}", getattr(self, name), "0 or more")
+        if self.patience:
+            expected = "0 where recall.every_epochs is 0: nothing is measured"
+            _require(self.every_epochs > 0, "recall.patience", self.patience, expected)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from conf import alone, is_follower
 from data.coco import Dataset
 from data.layout import PICTURES, PREPARED, TRAINED, WORK
 from data.tracking import StageRun, TrackingConfig, stage_run
-from training.callbacks import AveragedWeights, Course, LastCheckpoint
+from training.callbacks import AveragedWeights, BestWeights, Course, LastCheckpoint
 from training.config import NetworkConfig
 from training.errors import NetworkConfigError, TrainingDataError
 from training.loading import Pictures
@@ -206,6 +206,7 @@ def _fit_and_save(
             "run_id": run.run_id,
             "pictures": {"train": len(pictures.train_set), "val": len(pictures.val_set)},
             "epochs": course.rows,
+            **({} if course.best is None else {"best": course.best}),
         }
         write_json(folder / HISTORY, history)
 
@@ -238,10 +239,11 @@ def fit(
     module = TrainingModule(built, seed)
     course = Course(lambda metrics, step: on_metrics(metrics, step=step))
     checkpoint = work / "last.ckpt"
-    average = AveragedWeights(config.optimizer.ema_decay)
-    callbacks = [course, LastCheckpoint(checkpoint)]
-    if config.optimizer.ema_decay > 0:
-        callbacks.insert(0, average)
+    averaged = config.optimizer.ema_decay > 0
+    average = AveragedWeights(config.optimizer.ema_decay) if averaged else None
+    best = BestWeights(config.recall.patience, average) if config.recall.patience else None
+    optional: list[pl.Callback | None] = [average, best, course, LastCheckpoint(checkpoint)]
+    callbacks = [callback for callback in optional if callback is not None]
     trainer = make_trainer(config, callbacks, work=work)
     resumed = checkpoint if checkpoint.is_file() else None
     if resumed:
@@ -255,6 +257,10 @@ def fit(
         warnings.filterwarnings("ignore", ".*Sparse CS. tensor support is in beta.*")
         warnings.filterwarnings("ignore", ".*`weights_only` was not set.*")
         trainer.fit(module, datamodule=pictures, ckpt_path=resumed, weights_only=True)
-    if config.optimizer.ema_decay > 0:
+    if average is not None:
         average.swap(module.network)
+    if best is not None and best.best is not None:
+        best.take(module)
+        course.best = best.best
+        log.info("weights of epoch %d are kept, with a recall of %.3f on val", *best.best.values())
     return module, course

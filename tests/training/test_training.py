@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from anonymization.taxonomy import ClassSpec, Taxonomy  # noqa: E402
 from conf import alone  # noqa: E402
 from data.coco import Annotation, Dataset, Image  # noqa: E402
 from training import run as training_run  # noqa: E402
+from training.callbacks import BestWeights  # noqa: E402
 from training.config import (  # noqa: E402
     AugmentationConfig,
     BackboneConfig,
@@ -179,6 +181,74 @@ def test_eight_pictures_are_learnt_by_heart(pictures: Any, tmp_path: Path) -> No
     _, course = fit(config, pictures(config), tmp_path)
 
     assert course.rows[-1]["recall"] == {"sign": 1.0, "ball": 1.0}
+
+
+def best_after(recalls: list[float | None], *, patience: int) -> tuple[BestWeights, int]:
+    """Show a callback one measurement an epoch; the weight is the epoch's number."""
+    callback = BestWeights(patience, None)
+    network = torch.nn.Linear(1, 1, bias=False)
+    module: Any = SimpleNamespace(network=network, recall={})
+    trainer: Any = SimpleNamespace(should_stop=False, current_epoch=0)
+    for epoch, recall in enumerate(recalls):
+        trainer.current_epoch = epoch
+        torch.nn.init.constant_(network.weight, epoch + 1)
+        module.recall = {} if recall is None else {"face": recall, "sign": None}
+        callback.on_train_epoch_end(trainer, module)
+        if trainer.should_stop:
+            break
+    callback.take(module)
+    assert callback.best is not None
+    assert float(network.weight.detach()) == callback.best["epoch"]
+    return callback, trainer.current_epoch + 1
+
+
+@pytest.mark.parametrize(
+    ("recalls", "kept", "ended", "reason"),
+    [
+        ([0.1, 0.5, 0.4, 0.3, 0.9], 2, 4, "two in a row are not better"),
+        ([0.1, 0.5, 0.4, 0.6, 0.5], 4, 5, "the count starts anew with a better one"),
+        ([0.5, 0.5, 0.5], 3, 3, "of equals the latest, but they are not better"),
+        ([0.5, None, None, None, 0.4], 1, 5, "epochs without measurement do not count"),
+    ],
+)
+def test_training_stops_when_recall_no_longer_rises(
+    recalls: list[float | None], kept: int, ended: int, reason: str
+) -> None:
+    callback, last = best_after(recalls, patience=2)
+    assert callback.best is not None
+    assert (callback.best["epoch"], last) == (kept, ended), reason
+
+
+def test_a_killed_training_remembers_the_best_weights() -> None:
+    before, _ = best_after([0.5, 0.1], patience=2)
+    after = BestWeights(2, None)
+    after.load_state_dict(before.state_dict())
+    assert (after.best, after.waited) == (before.best, 1)
+    assert [float(w) for w in after.weights] == [1.0]
+
+
+def test_the_averaged_weights_measured_best_are_shipped(
+    pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([0.2, 0.6, 0.1])
+    averages: list[Any] = []
+
+    def measure(self: TrainingModule) -> None:
+        averages.append([p.detach().clone() for p in self.network.parameters()])
+        self.recall = {"sign": next(measured)}
+
+    monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", measure)
+    config = small_config(epochs=6, recall=RecallConfig(every_epochs=1, pictures=1, patience=1))
+
+    module, course = fit(config, pictures(config), tmp_path)
+
+    assert len(course.rows) == 3, "stopped after the first that was not better"
+    assert course.best == {"epoch": 2, "recall": 0.6}
+    pairs = zip(module.network.parameters(), averages[1], strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not all(
+        torch.equal(a, b) for a, b in zip(module.network.parameters(), averages[2], strict=True)
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_pictures_named(
