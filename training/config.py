@@ -271,15 +271,23 @@ class LoadingConfig:
         cache_mb: Memory for decoded pictures; what does not fit is decoded again every epoch.
         repeat_share: Share of pictures below which a class's pictures are shown more often, by
             the square root of what it lacks (`training.sampling`); 0 shows all alike.
+        hard: File of `python -m training.mining`, relative to the repository, whose pictures are
+            shown more often; empty for none.
+        hard_factor: How much more often.
     """
 
     batch_size: int = 4
     workers: int = 1
     cache_mb: int = 1500
     repeat_share: float = 0.0
+    hard: str = ""
+    hard_factor: float = 2.0
 
     def __post_init__(self) -> None:
         _require_positive(self, ["batch_size"])
+        _require(self.hard_factor >= 1, "loading.hard_factor", self.hard_factor, "1 or more")
+        ok = not Path(self.hard).is_absolute()
+        _require(ok, "loading.hard", self.hard, "a file relative to the repository")
         share = self.repeat_share
         _require(0 <= share <= 1, "loading.repeat_share", share, "0 to 1")
         for name in ("workers", "cache_mb"):

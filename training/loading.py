@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from training.samples import (
     shown_size,
     to_target,
 )
-from training.sampling import EpochSampler, Key, repeat_factors
+from training.sampling import EpochSampler, Key, hard_factors, repeat_factors
 from training.tilting import draw_tilt, tilt
 
 
@@ -338,6 +338,7 @@ class Pictures(pl.LightningDataModule):
         taxonomy: Taxonomy,
         config: NetworkConfig,
         seed: int,
+        hard: Set[str] = frozenset(),
     ) -> None:
         super().__init__()
         common: dict[str, Any] = {
@@ -357,6 +358,7 @@ class Pictures(pl.LightningDataModule):
         self.factors = repeat_factors(
             images, train.by_image, classes, share=config.loading.repeat_share
         )
+        self.factors = self.factors * hard_factors(images, hard, factor=config.loading.hard_factor)
         self.train_set = PictureSet(
             images, train.by_image, folder, seed=seed, factors=self.factors, **common
         )

@@ -26,13 +26,14 @@ from anonymization.taxonomy import Taxonomy
 from conf import alone, is_follower
 from data.coco import Dataset
 from data.layout import PICTURES, PREPARED, TRAINED, WORK
-from data.tracking import StageRun, TrackingConfig, stage_run
+from data.tracking import StageRun, TrackingConfig, repository, stage_run
 from training.callbacks import AveragedWeights, BestWeights, Course, LastCheckpoint
 from training.config import NetworkConfig
 from training.errors import NetworkConfigError, TrainingDataError
 from training.loading import Pictures
 from training.module import TrainingModule
 from training.networks import HISTORY, NETWORK, build_network, save_network
+from training.sampling import read_hard
 from training.starting import Start
 from training.work import digest
 
@@ -83,6 +84,11 @@ def train(
     start = Start.find(config.start, network) if config.start else None
     if start is not None:
         settings["start_sha256"] = start.digest
+    hard: frozenset[str] = frozenset()
+    if config.loading.hard:
+        path = repository() / config.loading.hard
+        hard = read_hard(path)
+        settings["hard_sha256"] = sha256_of_file(path)
     key = digest(settings | {"taxonomy": taxonomy.to_dict()}, _existing(data))
 
     with alone(WORK / f"training-{network}.lock"):
@@ -101,6 +107,7 @@ def train(
             taxonomy=taxonomy,
             config=config,
             seed=seed,
+            hard=hard,
         )
         if is_follower():
             fit(network, config, pictures, work=work, seed=seed, on_metrics=None, start=start)
@@ -108,6 +115,8 @@ def train(
         inputs: dict[str, Any] = {"train": data[0], "val": data[1]}
         if start is not None:
             inputs["start"] = start.digest
+        if config.loading.hard:
+            inputs["hard"] = settings["hard_sha256"]
         with stage_run(
             f"training@{network}", tracking, params=settings, inputs=inputs, **_resume(work)
         ) as run:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from anonymization.files import read_json
 from data.coco import Annotation, Image
+from training.errors import TrainingDataError
 
 Key = tuple[int, int, int]
 """Epoch, position in the list of pictures, number of the repetition within the epoch."""
@@ -40,6 +43,28 @@ def repeat_factors(
     counts = Counter(name for names in held for name in names if name in classes)
     asked = {name: max(1.0, (share * len(images) / n) ** 0.5) for name, n in counts.items()}
     return np.array([max((asked.get(n, 1.0) for n in names), default=1.0) for names in held])
+
+
+HARD_SCHEMA_VERSION = 1
+
+
+def read_hard(path: Path) -> frozenset[str]:
+    """Return the SHA-256s of the pictures that `python -m training.mining` found hard.
+
+    Raises:
+        TrainingDataError: If the file is missing.
+    """
+    if not path.is_file():
+        raise TrainingDataError(
+            f"loading.hard names {path}, which is missing; write it with "
+            "`python -m training.mining`, or leave the setting empty"
+        )
+    return frozenset(read_json(path, schema_version=HARD_SCHEMA_VERSION)["pictures"])
+
+
+def hard_factors(images: Sequence[Image], hard: Set[str], *, factor: float) -> NDArray[np.float64]:
+    """Return the factor on each picture's number of showings: `factor` for hard ones, else 1."""
+    return np.array([factor if image.sha256 in hard else 1.0 for image in images])
 
 
 class EpochSampler(Sampler[Key]):

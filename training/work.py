@@ -18,6 +18,7 @@ NOT_TRAINING = (
     "compact.py",
     "evidence.py",
     "export.py",
+    "mining.py",
     "parity.py",
     "zoo.py",
     "zoo_config.py",

@@ -1,12 +1,21 @@
 """Which pictures an epoch shows."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from anonymization.files import write_json
 from data.coco import Annotation, Image
-from training.sampling import EpochSampler, repeat_factors
+from training.errors import TrainingDataError
+from training.sampling import (
+    HARD_SCHEMA_VERSION,
+    EpochSampler,
+    hard_factors,
+    read_hard,
+    repeat_factors,
+)
 
 CLASSES = ("face", "vehicle")
 
@@ -36,6 +45,16 @@ def test_without_a_share_all_pictures_are_alike() -> None:
 def test_crowds_classes_that_do_not_count_and_empty_pictures_ask_for_nothing() -> None:
     held = {0: (thing(0, "vehicle", crowd=True),), 1: (thing(1, "dog"),), 2: ()}
     assert repeat_factors(IMAGES[:3], held, CLASSES, share=1.0).tolist() == [1.0] * 3
+
+
+def test_hard_pictures_are_shown_more_often_and_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "hard.json"
+    mined = {"pictures": {IMAGES[2].sha256: {"missed": 1, "false": 0}, "f" * 64: {}}}
+    write_json(path, {"schema_version": HARD_SCHEMA_VERSION, **mined})
+    factors = hard_factors(IMAGES[:4], read_hard(path), factor=3.0)
+    assert factors.tolist() == [1, 1, 3, 1]
+    with pytest.raises(TrainingDataError, match=r"missing; write it with `python -m training\.min"):
+        read_hard(tmp_path / "none.json")
 
 
 def test_every_epoch_is_as_long_and_rounds_factors_by_chance() -> None:
