@@ -13,6 +13,7 @@ from anonymization.files import sha256_of_file, sha256_of_json
 
 CODE = Path(__file__).parent
 NOT_TRAINING = (
+    "anchors.py",
     "bundle.py",
     "calibration.py",
     "compact.py",
