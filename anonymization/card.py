@@ -161,6 +161,39 @@ class TilingCard:
             raise BundleError(f"tiling.panorama: {error}") from error
 
 
+BEST, SOFT = "best", "soft"
+MERGES = (BEST, SOFT)
+
+
+@dataclass(frozen=True)
+class LooksCard:
+    """How often the networks look at a view, and how their finds become one; see `looks`.
+
+    Attributes:
+        flip: Whether each view is also shown mirrored. Doubles the time.
+        scales: Sizes in which it is shown, relative to the network's input.
+        merge: `best` keeps the surest of finds that overlap by `nms_iou`; `soft` lowers the
+            scores of the others by their overlap.
+    """
+
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    merge: str = BEST
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(self.scales))
+        if not isinstance(self.flip, bool):
+            raise BundleError(f"test_time.flip is {self.flip!r}; expected true or false")
+        for scale in self.scales:
+            _in_range("test_time.scales", scale, 0.25, 4)
+        if not self.scales or len(set(self.scales)) < len(self.scales):
+            raise BundleError(
+                f"test_time.scales is {list(self.scales)}; expected at least one, each once"
+            )
+        if self.merge not in MERGES:
+            raise BundleError(f"test_time.merge is {self.merge!r}; expected {' or '.join(MERGES)}")
+
+
 @dataclass(frozen=True)
 class Card:
     """What a bundle is and how it is used; the content of `card.json`.
@@ -178,6 +211,7 @@ class Card:
         calibration: How thresholds and margins were chosen; free form.
         name: Registered model that the bundle is a version of.
         tiling: Into which views pictures are cut.
+        test_time: How often the networks look at each view.
         note: What whoever uses the bundle must know, such as the licence of its training
             pictures; one line, or empty.
     """
@@ -192,6 +226,7 @@ class Card:
     calibration: dict[str, Any] = field(default_factory=dict)
     name: str = "anonymizer"
     tiling: TilingCard = field(default_factory=TilingCard)
+    test_time: LooksCard = field(default_factory=LooksCard)
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -240,6 +275,8 @@ class Card:
         }
         # Left out where it is the default: cards that were written without it keep their digest.
         tiling = {} if self.tiling == TilingCard() else {"tiling": asdict(self.tiling)}
+        looks = asdict(self.test_time) | {"scales": list(self.test_time.scales)}
+        test_time = {} if self.test_time == LooksCard() else {"test_time": looks}
         note = {"note": self.note} if self.note else {}
         return {
             "schema_version": SCHEMA_VERSION,
@@ -253,6 +290,7 @@ class Card:
             "provenance": self.provenance,
             "calibration": self.calibration,
             **tiling,
+            **test_time,
             **note,
         }
 
@@ -282,6 +320,8 @@ class Card:
             rest["head"] = _build(HeadCard, rest["head"], "head")
         if "tiling" in rest:
             rest["tiling"] = _build(TilingCard, rest["tiling"], "tiling")
+        if "test_time" in rest:
+            rest["test_time"] = _build(LooksCard, rest["test_time"], "test_time")
         try:
             rest["taxonomy"] = Taxonomy.from_dict(rest.get("taxonomy") or {})
         except TaxonomyError as error:

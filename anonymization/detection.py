@@ -7,7 +7,7 @@ Shapes: N finds, K = 17 keypoints, M = 28 mask cells a side, boxes xyxy half-ope
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.bundle import Bundle
-from anonymization.card import KEYPOINT_NETWORK, MASK_NETWORK, Card, GraphCard, TilingCard
+from anonymization.card import (
+    BEST,
+    KEYPOINT_NETWORK,
+    MASK_NETWORK,
+    Card,
+    GraphCard,
+    TilingCard,
+)
 from anonymization.finds import (
     MASK_SIDE,
     NUM_KEYPOINTS,
@@ -25,6 +32,7 @@ from anonymization.finds import (
     nms,
 )
 from anonymization.heads import head_box
+from anonymization.looks import Look, looks_of, merged, mirror, mirrored_boxes
 from anonymization.panorama.gpano import choose_projection
 from anonymization.panorama.layout import views_of
 from anonymization.panorama.merging import Sightings, at_inner_border, merge
@@ -97,16 +105,17 @@ class PreparedPicture:
     scale_xy: tuple[float, float]
 
 
-def prepare(pixels: Pixels, graph: GraphCard) -> PreparedPicture:
+def prepare(pixels: Pixels, graph: GraphCard, *, look: float = 1.0) -> PreparedPicture:
     """Resize and pad a picture as the card says.
 
     Args:
         pixels: uint8, shape (H, W, 3), RGB.
         graph: The graph's part of the card.
+        look: Factor on that size.
     """
     spec = graph.input
     height, width = pixels.shape[:2]
-    scale = min(spec.long_side / max(height, width), spec.upscale_max)
+    scale = look * min(spec.long_side / max(height, width), spec.upscale_max)
     columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
     # Area averaging does not alias when it shrinks; it cannot enlarge.
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -264,16 +273,34 @@ class Detector:
         )
 
     def _detect_view(self, pixels: Pixels, score_min: float) -> tuple[Detections, Floats]:
-        """Run every graph on one view.
+        """Look at one view as often as the card says.
 
         Returns:
             Its finds in the view's pixels, and the box of what each was found by, which is the
             whole person's for a head.
         """
+        card = self.card
+        looks = looks_of(card.test_time)
+        seen = [self._look(pixels, look, score_min) for look in looks]
+        if len(looks) == 1 and card.test_time.merge == BEST:
+            return seen[0]  # each graph has made one find of each object already
+        found = Detections.concatenate(finds for finds, _ in seen)
+        extents = np.concatenate([boxes for _, boxes in seen])
+        kept, scores = merged(found, card.test_time, iou=card.nms_iou, score_min=score_min)
+        return replace(found.select(kept), scores=scores), extents[kept]
+
+    def _look(self, pixels: Pixels, look: Look, score_min: float) -> tuple[Detections, Floats]:
+        """Run every graph on one view, shown in one way; returns as `_detect_view` does."""
+        if look.mirrored:
+            # A view with negative strides, which OpenCV cannot take.
+            flipped = np.ascontiguousarray(pixels[:, ::-1])
+            found, boxes = self._look(flipped, replace(look, mirrored=False), score_min)
+            width = pixels.shape[1]
+            return mirror(found, width), mirrored_boxes(boxes, width)
         parts, extents = [], []
         for name, runtime in self._runtimes.items():
             graph = self.card.graphs[name]
-            picture = prepare(pixels, graph)
+            picture = prepare(pixels, graph, look=look.scale)
             outputs = runtime.run({"image": picture.image})
             height, width = pixels.shape[:2]
             finds = _Finds.from_outputs(outputs, graph, name).at_least(score_min)

@@ -42,6 +42,16 @@ KEYPOINT_NAMES = (
 )
 """COCO person keypoints, in COCO order."""
 
+MIRRORED = tuple(
+    KEYPOINT_NAMES.index(
+        name.replace("left_", "right_")
+        if name.startswith("left_")
+        else name.replace("right_", "left_")
+    )
+    for name in KEYPOINT_NAMES
+)
+"""Where each keypoint's counterpart stands: a mirrored left eye is a right eye."""
+
 
 class TaxonomyError(BlurloopError):
     """A class is defined or named wrongly."""

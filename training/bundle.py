@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anonymization.card import TilingCard
+from anonymization.card import LooksCard, TilingCard
 from anonymization.errors import BlurloopError
 from anonymization.files import read_json, sha256_of_file
 from anonymization.taxonomy import Taxonomy
@@ -65,6 +65,7 @@ class BundleConfig:
     weights: str = "float32"
     networks: list[str] = field(default_factory=lambda: list(NETWORKS))
     tiling: TilingCard = field(default_factory=TilingCard)
+    test_time: LooksCard = field(default_factory=LooksCard)
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -146,6 +147,7 @@ def draft_bundle(
         mask_threshold=config.mask_thresholds[0],
         tiling=config.tiling,
         provenance=_provenance(run_id, networks),
+        test_time=config.test_time,
         note=config.note,
     )
     return write_bundle(

@@ -12,23 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anonymization.taxonomy import KEYPOINT_NAMES, Taxonomy
+from anonymization.taxonomy import KEYPOINT_NAMES, MIRRORED, Taxonomy
 from data.coco import Annotation, Image, box_to_mask, ellipse_to_mask
 from training.config import AugmentationConfig, InputConfig
 
 # Albumentations asks the package index for a newer version when it is imported; training must
 # not wait for a network, nor tell anybody that it runs.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-
-MIRRORED = tuple(
-    KEYPOINT_NAMES.index(
-        name.replace("left_", "right_")
-        if name.startswith("left_")
-        else name.replace("right_", "left_")
-    )
-    for name in KEYPOINT_NAMES
-)
-"""Where each keypoint's counterpart stands: a mirrored left eye is a right eye."""
 
 
 @dataclass(frozen=True)
