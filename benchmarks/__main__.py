@@ -2,7 +2,10 @@
 
     anonymizing     speed of `anonymize`; needs BLURLOOP_BUNDLE and BLURLOOP_PICTURES (folders);
                     `python -m benchmarks.anonymizing --help` for the rest
-    training_step   ratio of our training step to a bare torchvision loop, side by side
+    training_step   ratio of our training step to a bare torchvision loop, side by side; pictures
+                    a second of conf/training/tiny.yaml (promised: 2.5 on two cores)
+    network_cost    parameters, and peak memory of a training step, of networks under conf/training;
+                    `python -m benchmarks.network_cost --help` for the rest
     coco_metrics    ratio of our COCO metrics to pycocotools' (promised: 8), and equal numbers
     encoding        reading and writing a big JPEG as a multiple of libjpeg-turbo's (promised: 1.5)
     start_up        seconds until each stage has printed its --help (promised: under 2)
@@ -97,6 +100,12 @@ def training_step() -> None:
     subprocess.run([sys.executable, "-m", "benchmarks.training_step"], cwd=ROOT, check=True)
 
 
+def network_cost() -> None:
+    """Print what the networks of the laptop settings cost."""
+    words = [sys.executable, "-m", "benchmarks.network_cost", "tiny", "small"]
+    subprocess.run(words, cwd=ROOT, check=True)
+
+
 def start_up() -> None:
     """Print the best of some starts of each stage: the first one reads the disk."""
     for module in dict.fromkeys(command.module for command in commands(ROOT / "dvc.yaml")):
@@ -131,6 +140,7 @@ MEASURES: dict[str, Callable[[], None]] = {
     "encoding": encoding,
     "coco_metrics": coco_metrics,
     "training_step": training_step,
+    "network_cost": network_cost,
     "start_up": start_up,
     "idle": partial(smoke_and_idle, smoke=False),
     "smoke": partial(smoke_and_idle, smoke=True),

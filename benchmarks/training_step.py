@@ -3,7 +3,8 @@
 Both train torchvision's parts in the same sizes on the same drawn batches: ours through
 Lightning's Trainer with its averaging, checks and records; the bare one is torchvision's own
 MaskRCNN on the same backbone in a plain loop. Steps are timed in turns, so that whatever else the
-machine does hits both. Prints one line; run it with `make bench`.
+machine does hits both. Then times the step of `conf/training/tiny.yaml` by itself, as pictures a
+second. Prints a line each; run it with `make bench`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
+from conf import compose, section
 from training.backbones import build_backbone
 from training.callbacks import AveragedWeights, Course
-from training.config import NetworkConfig
+from training.config import NetworkConfig, TrainingConfig
 from training.loading import to_input
 from training.module import TrainingModule
 from training.networks import build_network
@@ -36,18 +38,24 @@ from training.proposals import StridedAnchors
 
 CLASSES = ("face", "person", "license_plate", "vehicle")
 HEIGHT, WIDTH, OBJECTS = 384, 512, 12
+TINY_MIN = 2.5
+"""Pictures a second that `tiny` promises on two cores, in batches of four."""
 
 
-def drawn_batch(size: int, seed: int) -> dict[str, Any]:
+def drawn_batch(
+    size: int, seed: int, *, height: int = HEIGHT, width: int = WIDTH
+) -> dict[str, Any]:
     """Return a batch of noise with rectangles, labelled as `training.loading.to_batch` does."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 255, (size, HEIGHT, WIDTH, 3), generator=generator).byte()
+    images = torch.randint(0, 255, (size, height, width, 3), generator=generator).byte()
     targets = []
     for row in range(size):
-        corner = torch.rand((OBJECTS, 2), generator=generator) * torch.tensor([400.0, 280.0])
+        corner = torch.rand((OBJECTS, 2), generator=generator) * torch.tensor(
+            [width - 112.0, height - 104.0]
+        )
         side = 12 + torch.rand((OBJECTS, 2), generator=generator) * 80
         boxes = torch.cat([corner, corner + side], 1)
-        masks = torch.zeros((OBJECTS, HEIGHT, WIDTH), dtype=torch.uint8)
+        masks = torch.zeros((OBJECTS, height, width), dtype=torch.uint8)
         for index, (x0, y0, x1, y1) in enumerate(boxes.int().tolist()):
             masks[index, y0:y1, x0:x1] = 1
             images[row, y0:y1, x0:x1] = 40 * (index % 4)
@@ -120,9 +128,9 @@ class BareLoop:
 
 
 class Turns:
-    """Feeds Lightning one batch at a time and runs the bare step between; both are timed."""
+    """Feeds Lightning one batch at a time and runs the bare step between, if any; times both."""
 
-    def __init__(self, bare: BareLoop, *, steps: int, warmup: int, size: int) -> None:
+    def __init__(self, bare: BareLoop | None, *, steps: int, warmup: int, size: int) -> None:
         self.bare, self.steps, self.warmup, self.size = bare, steps, warmup, size
         self.bare_s: list[float] = []
         self.ours_s: list[float] = []
@@ -136,7 +144,8 @@ class Turns:
         for number in range(len(self)):
             batch = drawn_batch(self.size, number)
             start = time.perf_counter()
-            self.bare.step(batch)
+            if self.bare is not None:
+                self.bare.step(batch)
             middle = time.perf_counter()
             yield batch
             end = time.perf_counter()
@@ -149,6 +158,20 @@ def measure(config: NetworkConfig, *, steps: int, warmup: int) -> tuple[float, f
     """Return the median seconds of a step: ours, and the bare loop's."""
     size = config.loading.batch_size
     turns = Turns(BareLoop(config), steps=steps, warmup=warmup, size=size)
+    train(config, turns)
+    return statistics.median(turns.ours_s), statistics.median(turns.bare_s)
+
+
+def throughput(config: NetworkConfig, *, steps: int, warmup: int) -> float:
+    """Return the pictures a second of our step: loading aside, which happens beside it."""
+    size = config.loading.batch_size
+    turns = Turns(None, steps=steps, warmup=warmup, size=size)
+    train(config, turns)
+    return size / statistics.median(turns.ours_s)
+
+
+def train(config: NetworkConfig, turns: Turns) -> None:
+    """Train on what is fed."""
     module = TrainingModule(build_network("mask_rcnn", config, CLASSES), seed=1)
     trainer = pl.Trainer(
         max_epochs=1,
@@ -162,7 +185,6 @@ def measure(config: NetworkConfig, *, steps: int, warmup: int) -> tuple[float, f
         inference_mode=False,
     )
     trainer.fit(module, train_dataloaders=turns)
-    return statistics.median(turns.ours_s), statistics.median(turns.bare_s)
 
 
 def main() -> None:
@@ -176,6 +198,12 @@ def main() -> None:
     print(
         f"training step ({config.loading.batch_size} pictures of {WIDTH}x{HEIGHT}): "
         f"ours {ours:.3f} s, bare torchvision loop {bare:.3f} s, ratio {ours / bare:.2f}"
+    )
+    tiny = section(compose(["training=tiny"]), "training", TrainingConfig).mask_rcnn
+    found = throughput(tiny, steps=given.steps, warmup=given.warmup)
+    print(
+        f"training of tiny at {HEIGHT}x{WIDTH}, batches of {tiny.loading.batch_size}, "
+        f"{torch.get_num_threads()} threads: {found:.2f} pictures/s (promised: {TINY_MIN})"
     )
 
 

@@ -123,6 +123,19 @@ def test_each_setting_in_conf_is_valid_and_survives_json(group: str) -> None:
     assert again == config.keypoint_rcnn
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("group", ["tiny", "small", "base", "large"])
+@pytest.mark.parametrize("name", ["mask_rcnn", "keypoint_rcnn"])
+def test_each_setting_in_conf_builds_a_network(group: str, name: str) -> None:
+    config = getattr(section(compose([f"training={group}"]), "training", TrainingConfig), name)
+
+    network = build_network(name, config, CLASSES[name], pretrained=False).eval()
+
+    with torch.no_grad():
+        found = network.find(torch.zeros(1, 3, 96, 128))
+    assert found[0].maps.shape[1:] == ((28, 28) if name == "mask_rcnn" else (17, 56, 56))
+
+
 @pytest.mark.parametrize(
     ("override", "error", "message"),
     [
