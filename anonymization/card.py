@@ -201,7 +201,8 @@ class Card:
     Attributes:
         taxonomy: Classes with the calibrated margins.
         thresholds: Least score per class.
-        graphs: The networks, by name (`mask_rcnn`, `keypoint_rcnn`).
+        graphs: The networks, by name (`mask_rcnn`, `keypoint_rcnn`). A joint `mask_rcnn` returns
+            heat maps as well, and stands alone.
         head: Head regions from keypoints.
         nms_iou: Overlap (box IoU) at which two finds of one class and one source are the same
             object, and a head region and a face are.

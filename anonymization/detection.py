@@ -63,6 +63,9 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Pixels = NDArray[np.uint8]
 
+MASKS, HEATMAPS = "masks", "heatmaps"
+"""Outputs of a graph that hold what its heads draw of each find."""
+
 
 def heatmaps_to_keypoints(heatmaps: Floats, boxes_xyxy: Floats) -> Floats:
     """Find each keypoint at the highest point of its heat map, resized to its box.
@@ -163,8 +166,8 @@ class Detector:
 
         Args:
             pixels: uint8, shape (H, W, 3), RGB, upright.
-            score_min: None applies the card (thresholds, one find where both networks see a
-                face). A number keeps every find at or above it, from each network by itself;
+            score_min: None applies the card (thresholds, one find where both signals see a
+                face). A number keeps every find at or above it, from each signal by itself;
                 `apply_card` then does the rest.
             projection: How a panorama or fisheye picture is projected (`choose_projection`), or
                 `equirectangular` for a panorama of the whole turn; None or `perspective` for a
@@ -261,7 +264,7 @@ class Detector:
             picture_box(box, view, ellipse=ellipses[position])
             for box, position in zip(found.boxes_xyxy, found.class_ids, strict=True)
         ]
-        inputs = [card.graphs[source].input for source in found.sources]
+        inputs = [self._graph_of(source).input for source in found.sources]
         longest = max(view.width, view.height)
         pixel = [1 / min(spec.long_side / longest, spec.upscale_max) for spec in inputs]
         return Sightings(
@@ -271,6 +274,11 @@ class Detector:
             pixel=np.array(pixel, np.float32),
             cut=at_inner_border(extents, view),
         )
+
+    def _graph_of(self, source: str) -> GraphCard:
+        """Return the graph that finds of a source came from: a joint one has both signals."""
+        graphs = self.card.graphs
+        return graphs.get(source) or graphs[MASK_NETWORK]
 
     def _detect_view(self, pixels: Pixels, score_min: float) -> tuple[Detections, Floats]:
         """Look at one view as often as the card says.
@@ -303,20 +311,35 @@ class Detector:
             picture = prepare(pixels, graph, look=look.scale)
             outputs = runtime.run({"image": picture.image})
             height, width = pixels.shape[:2]
-            finds = _Finds.from_outputs(outputs, graph, name).at_least(score_min)
             if name == MASK_NETWORK:
+                finds = _Finds.from_outputs(outputs, graph, name, MASKS).at_least(score_min)
                 parts.append(_mask_finds(finds, picture, graph, self.card, height, width))
                 extents.append(parts[-1].boxes_xyxy)
-            else:
+            if name == KEYPOINT_NETWORK or HEATMAPS in outputs:
+                posed = _posed(name, graph, self.card)
+                finds = _Finds.from_outputs(outputs, graph, name, HEATMAPS, posed)
+                finds = finds.at_least(score_min)
                 heads, persons = _head_finds(finds, picture, self.card, height, width)
                 parts.append(heads)
                 extents.append(persons)
         return Detections.concatenate(parts), np.concatenate(extents)
 
 
+def _posed(name: str, graph: GraphCard, card: Card) -> int | None:
+    """Return the label of the finds that have heat maps; None where all have."""
+    if name == KEYPOINT_NETWORK:
+        return None
+    if card.taxonomy.keypoint_class not in graph.classes:
+        raise InferenceError(
+            f"graph {name} returns heat maps, but finds no class that has keypoints; the "
+            f"taxonomy's is {card.taxonomy.keypoint_class}, the graph's are {graph.classes}"
+        )
+    return graph.classes.index(card.taxonomy.keypoint_class)
+
+
 @dataclass(frozen=True)
 class _Finds:
-    """A graph's outputs in its own pixels, checked."""
+    """A graph's finds in its own pixels, with the maps of one of its heads, checked."""
 
     boxes: Floats
     scores: Floats
@@ -324,8 +347,14 @@ class _Finds:
     maps: Floats
 
     @staticmethod
-    def from_outputs(outputs: Mapping[str, Any], graph: GraphCard, name: str) -> _Finds:
-        map_name = "masks" if name == MASK_NETWORK else "heatmaps"
+    def from_outputs(
+        outputs: Mapping[str, Any],
+        graph: GraphCard,
+        name: str,
+        map_name: str,
+        posed: int | None = None,
+    ) -> _Finds:
+        """Check a graph's outputs; only finds with the label `posed`, where given, have a map."""
         try:
             raw = [outputs[key] for key in ("boxes", "scores", "labels", map_name)]
         except KeyError as error:
@@ -335,11 +364,13 @@ class _Finds:
         boxes, scores = (np.asarray(value, np.float32) for value in raw[:2])
         labels, maps = np.asarray(raw[2], np.int64), np.asarray(raw[3], np.float32)
         n = len(scores)
-        shape = (MASK_SIDE, MASK_SIDE) if name == MASK_NETWORK else (NUM_KEYPOINTS,)
-        if boxes.shape != (n, 4) or labels.shape != (n,) or len(maps) != n:
+        shape = (MASK_SIDE, MASK_SIDE) if map_name == MASKS else (NUM_KEYPOINTS,)
+        drawn = np.ones(n, bool) if posed is None else labels == posed
+        if boxes.shape != (n, 4) or labels.shape != (n,) or len(maps) != drawn.sum():
             raise InferenceError(
                 f"graph {name} returned boxes {boxes.shape}, scores {scores.shape}, labels "
                 f"{labels.shape}, {map_name} {maps.shape}; expected one row per find in each"
+                + ("" if posed is None else f", of {map_name} {drawn.sum()}")
             )
         if maps.shape[1 : 1 + len(shape)] != shape:
             raise InferenceError(f"graph {name} returned {map_name} of shape {maps.shape}")
@@ -349,7 +380,7 @@ class _Finds:
             raise InferenceError(
                 f"graph {name} returned label {labels.max()}; it has {len(graph.classes)} classes"
             )
-        return _Finds(boxes, scores, labels, maps)
+        return _Finds(boxes[drawn], scores[drawn], labels[drawn], maps)
 
     def at_least(self, score_min: float) -> _Finds:
         kept = self.scores >= score_min
@@ -389,7 +420,7 @@ def _head_finds(
 ) -> tuple[Detections, Floats]:
     """Draw the head region of each person whose face the keypoints see.
 
-    The persons themselves only carry the heads: the mask network finds persons with an outline.
+    The persons themselves only carry the heads: the mask head draws persons with an outline.
 
     Returns:
         The heads, and the box of each one's person; float32 (N, 4).

@@ -37,8 +37,9 @@ class Detections:
         class_ids: int64 (N,), position in the taxonomy's names.
         masks: float32 (N, 28, 28), probability inside the box; NaN rows where there is none.
         keypoints: float32 (N, 17, 3), x, y, score in COCO order; NaN rows where there are none.
-        sources: Network that each came from.
-        merged_xyxy: float32 (N, 4), box of a find of the other network that is the same object
+        sources: Network that each came from; `keypoint_rcnn` for each head drawn from keypoints,
+            also where a joint graph found them.
+        merged_xyxy: float32 (N, 4), box of a find of the other source that is the same object
             and is obscured with it; NaN rows where there is none.
     """
 

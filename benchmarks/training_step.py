@@ -64,7 +64,7 @@ def drawn_batch(
                 "boxes": boxes,
                 "labels": torch.arange(OBJECTS) % len(CLASSES),
                 "masks": masks,
-                "has_map": torch.ones(OBJECTS, dtype=torch.bool),
+                "has_mask": torch.ones(OBJECTS, dtype=torch.bool),
                 "labelled": torch.ones(len(CLASSES), dtype=torch.bool),
                 "ignored_boxes": torch.zeros((0, 4)),
                 "ignored_labels": torch.zeros(0, dtype=torch.int64),
@@ -80,7 +80,7 @@ def torchvision_network(config: NetworkConfig) -> torch.nn.Module:
     backbone.out_channels = config.backbone.channels  # type: ignore[assignment]
     proposals, heads = config.proposals, config.heads
     levels = [str(i) for i in range(len(config.backbone.strides))]
-    layers = list(heads.map_channels)
+    layers = list(heads.mask_channels)
     network = MaskRCNN(
         backbone,
         min_size=HEIGHT,

@@ -96,9 +96,8 @@ def main(
 ) -> None:
     """Export, check, calibrate, write."""
     from data.coco import Dataset
-    from training.networks import load_network
 
-    networks = {name: load_network(TRAINED / name) for name in bundle.networks}
+    networks = load_networks(bundle.networks)
     val = Dataset.read(PREPARED / "val.json", taxonomy)
     with (
         stage_run("bundle", tracking, params=asdict(bundle), inputs=_inputs(networks)) as run,
@@ -115,6 +114,23 @@ def main(
         run.log_metrics(_metrics(shipped.card))
         run.log_dict(shipped.card.to_dict(), "card.json")
     log.info("bundle %s written to %s", shipped.digest[:12], BUNDLE)
+
+
+def load_networks(names: Iterable[str]) -> dict[str, Network]:
+    """Return the named networks, without those that the settings of training leave out.
+
+    Raises:
+        BundleConfigError: If none is left.
+    """
+    from training.networks import has_weights, load_network
+
+    networks = {name: load_network(TRAINED / name) for name in names if has_weights(TRAINED / name)}
+    if not networks:
+        raise BundleConfigError(
+            f"bundle.networks is {list(names)}, but training leaves them out; name another, or set "
+            "its `trained` to true under conf/training"
+        )
+    return networks
 
 
 def _inputs(networks: Iterable[str]) -> dict[str, str]:
@@ -209,7 +225,7 @@ def check_parity(
     from anonymization.formats.picture import read_picture
     from anonymization.runtime import OnnxRuntime
     from training.export import output_names
-    from training.parity import Answer, without_partner
+    from training.parity import answers, without_partner
 
     runtimes = {name: OnnxRuntime(graph, name=name) for name, graph in bundle.graphs.items()}
     for path in pictures:
@@ -217,10 +233,11 @@ def check_parity(
             picture = prepare(read_picture(path).pixels, bundle.card.graphs[name])
             with torch.no_grad():
                 outputs = network.graph(torch.from_numpy(picture.image))
-            expected = Answer(*(value.numpy() for value in outputs))
+            expected = answers([value.numpy() for value in outputs], posed=network.posed)
             values = runtimes[name].run({"image": picture.image})
-            found = Answer(*(values[key] for key in output_names(network)))
-            for these, others in ((expected, found), (found, expected)):
+            found = answers([values[key] for key in output_names(network)], posed=network.posed)
+            pairs = [*zip(expected, found, strict=True), *zip(found, expected, strict=True)]
+            for these, others in pairs:
                 missing = without_partner(
                     these, others, score_min=PARITY_SCORE_MIN, tolerance=tolerance
                 )

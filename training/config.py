@@ -10,6 +10,8 @@ from typing import Any
 from training.errors import NetworkConfigError
 
 NETWORKS = ("mask_rcnn", "keypoint_rcnn")
+MASK, KEYPOINT = "mask", "keypoint"
+"""What a map head draws of an object: its mask, or heat maps of its keypoints."""
 NORMS = ("frozen", "trained")
 OPTIMIZERS = ("adamw", "sgd")
 DETECTRON2 = "detectron2/"
@@ -119,16 +121,17 @@ class ProposalConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Box head, and mask or keypoint head.
+    """Box head, and mask head, keypoint head or both.
 
     Attributes:
         box_features: Width of the two layers of the box head.
         samples: Proposals per picture that enter the loss.
         positive_share: Most positives among them.
         match_iou: IoU from which a proposal is a positive of an object's class.
-        map_channels: Channels of each convolution of the mask or keypoint head.
-        map_samples: Most positives per picture that enter the mask or keypoint loss.
-        map_weight: Weight of the mask or keypoint loss.
+        mask_channels, keypoint_channels: Channels of each convolution of the mask head and of the
+            keypoint head, where the network has it.
+        map_samples: Most positives per picture that enter the loss of each of them.
+        mask_weight, keypoint_weight: Weights of their losses.
         dice_weight: Weight of the Dice loss within the mask loss, beside cross-entropy.
         score_min: Finds below this score are never returned; thresholds above it are calibrated.
         nms_iou: IoU above which the weaker of two finds of one class is dropped.
@@ -139,9 +142,11 @@ class HeadConfig:
     samples: int = 96
     positive_share: float = 0.25
     match_iou: float = 0.5
-    map_channels: list[int] = field(default_factory=lambda: [96, 96])
+    mask_channels: list[int] = field(default_factory=lambda: [96, 96])
+    keypoint_channels: list[int] = field(default_factory=lambda: [96, 96])
     map_samples: int = 16
-    map_weight: float = 1.0
+    mask_weight: float = 1.0
+    keypoint_weight: float = 0.5
     dice_weight: float = 1.0
     score_min: float = 0.02
     nms_iou: float = 0.5
@@ -150,8 +155,18 @@ class HeadConfig:
     def __post_init__(self) -> None:
         _require_shares(self, ["positive_share", "match_iou", "score_min", "nms_iou"])
         _require_positive(self, ["box_features", "samples", "map_samples", "finds_max"])
-        value = list(self.map_channels)
-        _require(bool(value) and min(value) > 0, "heads.map_channels", value, "channels above 0")
+        for kind in (MASK, KEYPOINT):
+            value = self.channels(kind)
+            what = f"heads.{kind}_channels"
+            _require(bool(value) and min(value) > 0, what, value, "channels above 0")
+
+    def channels(self, kind: str) -> list[int]:
+        """Return the channels of each convolution of the `mask` or the `keypoint` head."""
+        return list(self.keypoint_channels if kind == KEYPOINT else self.mask_channels)
+
+    def weight(self, kind: str) -> float:
+        """Return the weight of the `mask` or the `keypoint` loss."""
+        return self.keypoint_weight if kind == KEYPOINT else self.mask_weight
 
 
 @dataclass(frozen=True)
@@ -334,6 +349,9 @@ class NetworkConfig:
         lr: Peak learning rate.
         trainer: Passed to Lightning's Trainer as it is (`accelerator`, `devices`, `strategy`,
             `precision`, ...).
+        joint: Whether Mask R-CNN has a keypoint head, too, so that one pass finds both.
+        trained: Whether the network is trained; where not, its stage only records that, and the
+            bundle goes without it.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -348,6 +366,8 @@ class NetworkConfig:
     epochs: int = 6
     lr: float = 1e-3
     trainer: dict[str, Any] = field(default_factory=dict)
+    joint: bool = False
+    trained: bool = True
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
@@ -361,6 +381,16 @@ class NetworkConfig:
             list(self.proposals.anchor_sizes),
             f"{levels} sizes: one per stride in backbone.strides, and one for the pooled level",
         )
+
+    def maps(self, network: str) -> tuple[str, ...]:
+        """Return what the map heads of the named network draw, in order.
+
+        >>> NetworkConfig(joint=True).maps("mask_rcnn")
+        ('mask', 'keypoint')
+        """
+        if network == "keypoint_rcnn":
+            return (KEYPOINT,)
+        return (MASK, KEYPOINT) if self.joint else (MASK,)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types, for JSON."""
@@ -395,3 +425,11 @@ class TrainingConfig:
 
     mask_rcnn: NetworkConfig = field(default_factory=NetworkConfig)
     keypoint_rcnn: NetworkConfig = field(default_factory=NetworkConfig)
+
+    def __post_init__(self) -> None:
+        mask, keypoint = self.mask_rcnn, self.keypoint_rcnn
+        what = "false: Mask R-CNN is what carries both heads"
+        _require(not keypoint.joint, "keypoint_rcnn.joint", keypoint.joint, what)
+        what = "false where mask_rcnn.joint is true: two networks would draw each head"
+        once = not (mask.joint and keypoint.trained)
+        _require(once, "keypoint_rcnn.trained", keypoint.trained, what)

@@ -14,7 +14,7 @@ import hashlib
 import logging
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.config import DETECTRON2, BackboneConfig
+from training.config import DETECTRON2, KEYPOINT, BackboneConfig
 from training.errors import BackboneError
 
 log = logging.getLogger(__name__)
@@ -307,25 +307,31 @@ def _first(state: Mapping[str, Tensor], *names: str) -> Tensor | None:
     return next((state[name] for name in names if name in state), None)
 
 
-def _chains(*, keypoints: bool, layers: int) -> Iterator[list[tuple[str, str]]]:
+def _chains(
+    maps: Iterable[tuple[str, str]], layers: Mapping[str, int]
+) -> Iterator[list[tuple[str, str]]]:
     """Yield our layers beside detectron2's, from the pyramid on; each works on the one before."""
     yield [("proposals.head.conv.0.0", "proposal_generator.rpn_head.conv")]
     yield [
         ("heads.box_head.fc6", "roi_heads.box_head.fc1"),
         ("heads.box_head.fc7", "roi_heads.box_head.fc2"),
     ]
-    if keypoints:
-        head = "roi_heads.keypoint_head"
-        own = [(f"heads.map_head.{2 * i}", f"{head}.conv_fcn{i + 1}") for i in range(layers)]
-        yield [*own, ("heads.map_predictor.kps_score_lowres", f"{head}.score_lowres")]
-    else:
-        head = "roi_heads.mask_head"
-        own = [(f"heads.map_head.{i}.0", f"{head}.mask_fcn{i + 1}") for i in range(layers)]
-        yield [*own, ("heads.map_predictor.conv5_mask", f"{head}.deconv")]
+    for name, kind in maps:
+        ours, theirs, rows = f"heads.{name}", f"roi_heads.{kind}_head", range(layers[kind])
+        if kind == KEYPOINT:
+            own = [(f"{ours}_head.{2 * i}", f"{theirs}.conv_fcn{i + 1}") for i in rows]
+            yield [*own, (f"{ours}_predictor.kps_score_lowres", f"{theirs}.score_lowres")]
+        else:
+            own = [(f"{ours}_head.{i}.0", f"{theirs}.mask_fcn{i + 1}") for i in rows]
+            yield [*own, (f"{ours}_predictor.conv5_mask", f"{theirs}.deconv")]
 
 
 def start_heads(
-    network: nn.Module, state: Mapping[str, Tensor], *, keypoints: bool, layers: int
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    maps: Iterable[tuple[str, str]],
+    *,
+    layers: Mapping[str, int],
 ) -> list[str]:
     """Start the heads of a network from detectron2's where the shapes are the same.
 
@@ -335,8 +341,8 @@ def start_heads(
     Args:
         network: With `proposals` and `heads` as `training.networks.Network` has them.
         state: Weights under detectron2's names.
-        keypoints: Whether the maps are keypoint heat maps.
-        layers: Convolutions of the mask or keypoint head.
+        maps: What the modules of each map head are named after, and what it draws.
+        layers: Convolutions of each, by what it draws.
 
     Returns:
         Names of our layers that were started.
@@ -344,7 +350,7 @@ def start_heads(
     own = network.state_dict()
     started: dict[str, Tensor] = {}
     names = []
-    for chain in _chains(keypoints=keypoints, layers=layers):
+    for chain in _chains(maps, layers):
         for mine, theirs in chain:
             pair = {}
             for part in ("weight", "bias"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from training.config import KEYPOINT, MASK
 from training.errors import ExportError
 from training.networks import MULTIPLE, Network
 
@@ -15,9 +16,12 @@ OPSET = 17
 read; RoiAlign and NonMaxSuppression are in it."""
 
 
+MAP_OUTPUTS = {MASK: "masks", KEYPOINT: "heatmaps"}
+
+
 def output_names(network: Network) -> list[str]:
     """Return the names of the graph's outputs, in order."""
-    return ["boxes", "scores", "labels", "heatmaps" if network.keypoints else "masks"]
+    return ["boxes", "scores", "labels", *(MAP_OUTPUTS[kind] for kind in network.maps)]
 
 
 def export_onnx(network: Network, path: Path) -> None:
@@ -25,12 +29,16 @@ def export_onnx(network: Network, path: Path) -> None:
 
     Input `image`: float32 (1, 3, H, W), RGB in [0, 1]. Outputs: `boxes` (D, 4) xyxy in input
     pixels, `scores` (D,), `labels` int64 (D,), and `masks` (D, 28, 28) probabilities or
-    `heatmaps` (D, 17, 56, 56) raw.
+    `heatmaps` (D, 17, 56, 56) raw. A joint network returns both, its heat maps only of the finds
+    of the class that has keypoints, in order.
 
     Raises:
         ExportError: If the exporter fails.
     """
     names = output_names(network)
+    rows = dict.fromkeys(names, "finds")
+    if len(network.maps) > 1:
+        rows[MAP_OUTPUTS[KEYPOINT]] = "posed"
     # Values do not matter, but both sides must differ, or the exporter could take them for one.
     example = torch.rand(
         (1, 3, 8 * MULTIPLE, 10 * MULTIPLE), generator=torch.Generator().manual_seed(0)
@@ -47,7 +55,7 @@ def export_onnx(network: Network, path: Path) -> None:
                 output_names=names,
                 dynamic_axes={
                     "image": {2: "height", 3: "width"},
-                    **{name: {0: "finds"} for name in names},
+                    **{name: {0: axis} for name, axis in rows.items()},
                 },
                 opset_version=OPSET,
                 dynamo=False,

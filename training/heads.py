@@ -1,4 +1,4 @@
-"""The second stage: class scores, boxes, and masks or keypoints of each proposal.
+"""The second stage: class scores and boxes of each proposal, its mask, its keypoints or both.
 
 torchvision's heads with independent class probabilities (no background class), so that a class
 that a picture was not labelled for is left out of its loss.
@@ -21,7 +21,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import keypointrcnn_loss, project_masks_on_boxes
 
 from anonymization.taxonomy import KEYPOINT_NAMES
-from training.config import HeadConfig
+from training.config import KEYPOINT, MASK, HeadConfig
 from training.matching import Match, masked_bce, match
 from training.pooling import PyramidPool
 from training.proposals import BOX_BETA, PRIOR, clip, nms_by_group
@@ -29,6 +29,10 @@ from training.proposals import BOX_BETA, PRIOR, clip, nms_by_group
 BOX_POOL = 7
 MAP_POOL = 14
 """Cells per side that a proposal is pooled to, for boxes and for maps (He et al. 2017)."""
+
+MAP_NAMES = ("map", "keypoint")
+"""What the modules of the first and of the second map head are named after. That of a network
+with one does not tell what it draws, and weights and graphs hold these names."""
 
 
 def _start_small(predictor: nn.Module) -> None:
@@ -60,15 +64,32 @@ class BoxPredictor(nn.Module):
         return self.scores(features), self.boxes(features)
 
 
+def _map_layers(
+    kind: str, channels: int, layers: list[int], num_classes: int
+) -> tuple[nn.Module, nn.Module]:
+    """Return the convolutions of a map head, and what turns their result into its maps."""
+    head: nn.Module
+    predictor: nn.Module
+    if kind == KEYPOINT:
+        head = KeypointRCNNHeads(channels, layers)
+        predictor = KeypointRCNNPredictor(layers[-1], len(KEYPOINT_NAMES))
+    else:
+        head = MaskRCNNHeads(channels, layers, 1)
+        predictor = MaskRCNNPredictor(layers[-1], layers[-1], num_classes)
+    _start_small(predictor)
+    return head, predictor
+
+
 class PartialLabelHeads(nn.Module):
-    """Box head, and the mask head or the keypoint head.
+    """Box head and one or two map heads.
 
     Args:
         channels: Channels of the pyramid.
         num_classes: K.
         strides: Strides of the levels pooled from.
         config: Sizes and limits.
-        keypoints: Whether the maps are keypoint heat maps rather than masks.
+        maps: What each map head draws: `mask`, `keypoint`.
+        posed: Label of the class whose finds get heat maps; None where all do.
     """
 
     def __init__(
@@ -78,33 +99,34 @@ class PartialLabelHeads(nn.Module):
         strides: Sequence[int],
         config: HeadConfig,
         *,
-        keypoints: bool,
+        maps: Sequence[str],
+        posed: int | None = None,
     ) -> None:
         super().__init__()
         self.config = config
-        self.keypoints = keypoints
+        self.maps = tuple(maps)
+        self.posed = posed
         self.box_pool = PyramidPool(strides, BOX_POOL)
         self.box_head = TwoMLPHead(channels * BOX_POOL**2, config.box_features)
         self.box_predictor = BoxPredictor(config.box_features, num_classes)
         self.map_pool = PyramidPool(strides, MAP_POOL)
-        layers = list(config.map_channels)
-        self.map_head: nn.Module
-        self.map_predictor: nn.Module
-        if keypoints:
-            self.map_head = KeypointRCNNHeads(channels, layers)
-            self.map_predictor = KeypointRCNNPredictor(layers[-1], len(KEYPOINT_NAMES))
-        else:
-            self.map_head = MaskRCNNHeads(channels, layers, 1)
-            self.map_predictor = MaskRCNNPredictor(layers[-1], layers[-1], num_classes)
-        _start_small(self.map_predictor)
+        for name, kind in self.named_maps:
+            head, predictor = _map_layers(kind, channels, config.channels(kind), num_classes)
+            self.add_module(f"{name}_head", head)
+            self.add_module(f"{name}_predictor", predictor)
         self.coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
         self.matcher = Matcher(config.match_iou, config.match_iou, allow_low_quality_matches=False)
         self.sampler = BalancedPositiveNegativeSampler(config.samples, config.positive_share)
 
-    def _maps(self, features: OrderedDict[str, Tensor], boxes: list[Tensor]) -> Tensor:
+    @property
+    def named_maps(self) -> list[tuple[str, str]]:
+        """What the modules of each map head are named after, and what it draws."""
+        return list(zip(MAP_NAMES, self.maps, strict=False))
+
+    def _maps(self, name: str, pooled: Tensor) -> Tensor:
         """Return mask logits (P, K, 28, 28) or keypoint logits (P, 17, 56, 56)."""
-        pooled = self.map_pool(features, boxes)
-        return self.map_predictor(self.map_head(pooled))  # type: ignore[no-any-return]
+        convolved = self.get_submodule(f"{name}_head")(pooled)
+        return self.get_submodule(f"{name}_predictor")(convolved)  # type: ignore[no-any-return]
 
     def _boxes(
         self, features: OrderedDict[str, Tensor], boxes: list[Tensor]
@@ -129,12 +151,14 @@ class PartialLabelHeads(nn.Module):
         box_loss = functional.smooth_l1_loss(
             deltas[positive], regression, beta=BOX_BETA, reduction="sum"
         )
-        map_loss = self._map_loss(features, proposals, matches, targets)
-        return {
+        losses = {
             "box_class": masked_bce(logits, labels),
             "box": box_loss / max(len(labels), 1),
-            "keypoint" if self.keypoints else "mask": self.config.map_weight * map_loss,
         }
+        for name, kind in self.named_maps:
+            loss = self._map_loss(name, kind, features, proposals, matches, targets)
+            losses[kind] = self.config.weight(kind) * loss
+        return losses
 
     def _sample(
         self, proposals: list[Tensor], targets: list[dict[str, Tensor]]
@@ -151,6 +175,8 @@ class PartialLabelHeads(nn.Module):
 
     def _map_loss(
         self,
+        name: str,
+        kind: str,
         features: OrderedDict[str, Tensor],
         proposals: list[Tensor],
         matches: list[Match],
@@ -160,14 +186,14 @@ class PartialLabelHeads(nn.Module):
         boxes, objects = [], []
         for proposal, found, target in zip(proposals, matches, targets, strict=True):
             usable = found.positive.clone()
-            usable[found.positive] = target["has_map"][found.objects[found.positive]]
+            usable[found.positive] = target[f"has_{kind}"][found.objects[found.positive]]
             index = torch.where(usable)[0][: self.config.map_samples]
             boxes.append(proposal[index])
             objects.append(found.objects[index])
-        logits = self._maps(features, boxes)
+        logits = self._maps(name, self.map_pool(features, boxes))
         if sum(len(b) for b in boxes) == 0:
             return logits.sum() * 0
-        if self.keypoints:
+        if kind == KEYPOINT:
             true = [t["keypoints"] for t in targets]
             # torchvision takes a view of the logits, which channels-last memory does not allow.
             return keypointrcnn_loss(logits.contiguous(), boxes, true, objects)  # type: ignore[no-any-return]
@@ -175,11 +201,12 @@ class PartialLabelHeads(nn.Module):
 
     def finds(
         self, features: OrderedDict[str, Tensor], proposals: list[Tensor], size: Tensor
-    ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Return for each picture boxes (D, 4), scores (D,), labels (D,) and maps.
+    ) -> list[tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]]:
+        """Return for each picture boxes (D, 4), scores (D,), labels (D,) and the maps of each head.
 
         Maps are mask probabilities (D, 28, 28) of the label's class, or raw heat maps
-        (D, 17, 56, 56). Usable under ONNX tracing for a batch of one.
+        (P, 17, 56, 56) of the finds that have any, in order. Usable under ONNX tracing for a batch
+        of one.
         """
         logits, deltas = self._boxes(features, proposals)
         decoded = self.coder.decode_single(deltas, torch.cat(proposals))
@@ -189,13 +216,23 @@ class PartialLabelHeads(nn.Module):
             self._suppress(clip(boxes, size), scores.sigmoid(), size)
             for boxes, scores in (parts or [(decoded, logits)])
         ]
-        maps = self._maps(features, [boxes for boxes, _, _ in chosen])
-        if not self.keypoints:
-            labels = torch.cat([labels for _, _, labels in chosen])
-            index = labels[:, None, None, None].expand(-1, 1, *maps.shape[2:])
+        pooled = self.map_pool(features, [boxes for boxes, _, _ in chosen])
+        labels = [own for _, _, own in chosen]
+        drawn = [self._drawn(name, kind, pooled, labels) for name, kind in self.named_maps]
+        return [(*found, tuple(maps)) for found, *maps in zip(chosen, *drawn, strict=True)]
+
+    def _drawn(
+        self, name: str, kind: str, pooled: Tensor, labels: list[Tensor]
+    ) -> Sequence[Tensor]:
+        """Return what one map head draws of each picture's finds, which are pooled together."""
+        if kind == KEYPOINT and self.posed is not None:
+            pooled = pooled[torch.where(torch.cat(labels) == self.posed)[0]]
+            labels = [own[own == self.posed] for own in labels]
+        maps = self._maps(name, pooled)
+        if kind == MASK:
+            index = torch.cat(labels)[:, None, None, None].expand(-1, 1, *maps.shape[2:])
             maps = maps.sigmoid().gather(1, index)[:, 0]
-        split = maps.split([len(b) for b, _, _ in chosen]) if counts else [maps]
-        return [(*found, own) for found, own in zip(chosen, split, strict=True)]
+        return maps.split([len(own) for own in labels]) if len(labels) > 1 else [maps]
 
     def _suppress(
         self, boxes: Tensor, scores: Tensor, size: Tensor

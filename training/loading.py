@@ -94,7 +94,7 @@ class PictureSet(Dataset[dict[str, Any]]):
         self.images = list(images)
         self.annotations = annotations
         self.folder = folder
-        self.keypoints = network == "keypoint_rcnn"
+        self.maps = config.maps(network)
         self.classes = classes
         self.taxonomy = taxonomy
         self.config = config
@@ -244,7 +244,7 @@ class PictureSet(Dataset[dict[str, Any]]):
             sample,
             geometries=self.geometries,
             min_side_px=self.config.input.min_side_px,
-            keypoints=self.keypoints,
+            maps=self.maps,
         )
         target["identifiable"] = torch.from_numpy(sample.boxes[sample.identifiable])
         target["identifiable_labels"] = torch.from_numpy(sample.labels[sample.identifiable])

@@ -35,13 +35,14 @@ class Finds:
         boxes: float32, shape (D, 4), xyxy in input pixels.
         scores: float32, shape (D,), probability of the label's class.
         labels: int64, shape (D,), position in the network's classes.
-        maps: Mask probabilities (D, 28, 28), or raw keypoint heat maps (D, 17, 56, 56).
+        maps: Of each map head: mask probabilities (D, 28, 28), or raw keypoint heat maps
+            (P, 17, 56, 56) of the finds that have any, in order.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    maps: Tensor
+    maps: tuple[Tensor, ...]
 
 
 class Network(nn.Module):
@@ -50,6 +51,8 @@ class Network(nn.Module):
     Attributes:
         name: `mask_rcnn` or `keypoint_rcnn`.
         classes: Class names; labels are positions in it.
+        keypoint_class: The class that has keypoints, or None.
+        maps: What its map heads draw, in order: `mask`, `keypoint`.
     """
 
     pixel_mean: Tensor
@@ -63,30 +66,50 @@ class Network(nn.Module):
         *,
         pretrained: bool,
         frozen: bool | None = None,
+        keypoint_class: str | None,
     ) -> None:
         super().__init__()
         if name not in NETWORKS:
             raise NetworkConfigError(f"network is {name!r}; expected {', '.join(NETWORKS)} or all")
         self.name = name
         self.classes = tuple(classes)
+        self.keypoint_class = keypoint_class
         self.config = config
+        self.maps = config.maps(name)
         self.backbone = build_backbone(config.backbone, pretrained=pretrained, frozen=frozen)
         channels, strides = config.backbone.channels, self.backbone.strides
         self.proposals = PartialLabelProposals(channels, len(classes), strides, config.proposals)
         self.heads = PartialLabelHeads(
-            channels, len(classes), strides[:-1], config.heads, keypoints=self.keypoints
+            channels,
+            len(classes),
+            strides[:-1],
+            config.heads,
+            maps=self.maps,
+            posed=self.posed,
         )
         if pretrained and config.backbone.name.startswith(DETECTRON2):
             state = read_weights(weights_source(config.backbone))
-            layers = len(config.heads.map_channels)
-            start_heads(self, state, keypoints=self.keypoints, layers=layers)
+            layers = {kind: len(config.heads.channels(kind)) for kind in self.maps}
+            start_heads(self, state, self.heads.named_maps, layers=layers)
         self.register_buffer("pixel_mean", torch.tensor(self.backbone.mean).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(self.backbone.std).view(1, 3, 1, 1))
 
     @property
-    def keypoints(self) -> bool:
-        """Whether the maps are keypoint heat maps."""
-        return self.name == "keypoint_rcnn"
+    def posed(self) -> int | None:
+        """Label of the finds that get heat maps in a joint network; None in the others.
+
+        Raises:
+            NetworkConfigError: If it finds no class that has keypoints.
+        """
+        if len(self.maps) == 1:
+            return None
+        if self.keypoint_class not in self.classes:
+            raise NetworkConfigError(
+                f"training.{self.name}.joint is true, but the class with keypoints is "
+                f"{self.keypoint_class}; expected one of {', '.join(self.classes)}. Name it in "
+                "taxonomy.keypoint_class, or set joint to false"
+            )
+        return self.classes.index(self.keypoint_class)
 
     def forward(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the losses of a batch.
@@ -120,10 +143,10 @@ class DetectionGraph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return boxes (D, 4), scores (D,), labels (D,), and maps as in `Finds`."""
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return boxes (D, 4), scores (D,), labels (D,), and maps of each head as in `Finds`."""
         found = self.network.find(image)[0]
-        return found.boxes, found.scores, found.labels, found.maps
+        return found.boxes, found.scores, found.labels, *found.maps
 
 
 def build_network(
@@ -133,6 +156,7 @@ def build_network(
     *,
     pretrained: bool | None = None,
     frozen: bool | None = None,
+    keypoint_class: str | None = None,
 ) -> Network:
     """Build a network.
 
@@ -142,12 +166,15 @@ def build_network(
         classes: Class names that it finds.
         pretrained: Whether to start from ImageNet weights; None as the settings say.
         frozen: Whether early layers keep their weights as the settings say; None where pretrained.
+        keypoint_class: The class that has keypoints; a joint network needs it.
 
     Raises:
         BackboneError: If the backbone is unknown, or its weights cannot be had.
     """
     start = config.backbone.pretrained if pretrained is None else pretrained
-    return Network(name, classes, config, pretrained=start, frozen=frozen)
+    return Network(
+        name, classes, config, pretrained=start, frozen=frozen, keypoint_class=keypoint_class
+    )
 
 
 def save_network(network: Network, folder: Path, *, extra: dict[str, Any] | None = None) -> None:
@@ -162,10 +189,22 @@ def save_network(network: Network, folder: Path, *, extra: dict[str, Any] | None
             "schema_version": SCHEMA_VERSION,
             "network": network.name,
             "classes": list(network.classes),
+            "keypoint_class": network.keypoint_class,
             "config": network.config.to_dict(),
             **(extra or {}),
         },
     )
+
+
+def save_untrained(name: str, folder: Path) -> None:
+    """Record in an existing folder that a network is not trained, and so has no weights."""
+    record = {"schema_version": SCHEMA_VERSION, "network": name, "trained": False}
+    write_json(folder / NETWORK, record)
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether the network of a folder was trained, rather than left out by its settings."""
+    return bool(read_json(folder / NETWORK, schema_version=SCHEMA_VERSION).get("trained", True))
 
 
 def load_network(folder: Path) -> Network:
@@ -184,6 +223,7 @@ def load_network(folder: Path) -> Network:
             NetworkConfig.from_dict(values["config"]),
             values["classes"],
             pretrained=False,
+            keypoint_class=values["keypoint_class"],
         )
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (KeyError, OSError, RuntimeError, SafetensorError) as error:

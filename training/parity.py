@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,25 @@ class Answer:
     scores: NDArray[Any]
     labels: NDArray[Any]
     maps: NDArray[Any]
+
+
+def answers(outputs: Sequence[NDArray[Any]], *, posed: int | None) -> list[Answer]:
+    """Return one answer for each map head: the finds that it draws, and their maps.
+
+    Args:
+        outputs: Boxes, scores, labels and the maps of each head, as a network returns them.
+        posed: Label of the finds that the second head draws; None where there is none.
+
+    >>> found = [np.zeros((2, 4)), np.ones(2), np.array([0, 1]), np.zeros((2, 2)), np.zeros((1, 3))]
+    >>> [answer.maps.shape for answer in answers(found, posed=1)]
+    [(2, 2), (1, 3)]
+    """
+    boxes, scores, labels, maps, *more = outputs
+    rows = labels == posed
+    return [
+        Answer(boxes, scores, labels, maps),
+        *(Answer(boxes[rows], scores[rows], labels[rows], own) for own in more),
+    ]
 
 
 def without_partner(

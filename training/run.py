@@ -32,7 +32,7 @@ from training.config import NetworkConfig
 from training.errors import NetworkConfigError, TrainingDataError
 from training.loading import Pictures
 from training.module import TrainingModule
-from training.networks import HISTORY, NETWORK, build_network, save_network
+from training.networks import HISTORY, NETWORK, build_network, save_network, save_untrained
 from training.sampling import read_hard
 from training.starting import Start
 from training.work import digest
@@ -71,10 +71,17 @@ def train(
 ) -> None:
     """Train a network, or go on where a killed training of the same stopped.
 
+    Of a network that the settings leave out only that is recorded.
+
     Raises:
         TrainingDataError: If no picture can teach it.
         NonFiniteLossError: If its loss is lost.
     """
+    if not config.trained:
+        with folder_in_one_step(TRAINED / network) as folder:
+            save_untrained(network, folder)
+        log.info("%s is not trained, as training.%s.trained is false", network, network)
+        return
     data = [PREPARED / "train.json", PREPARED / "val.json"]
     settings = {"network": network, "config": config.to_dict(), "seed": seed}
     # Names alone would not tell that what they name has changed.
@@ -239,11 +246,19 @@ def fit(
     for name in ("pytorch_lightning", "lightning_utilities.core.rank_zero", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     pl.seed_everything(seed, verbose=False)
-    classes = pictures.train_set.classes
+    shown = pictures.train_set
+    keypoint_class = shown.taxonomy.keypoint_class
     if start is None:
-        built = build_network(network, config, classes)
+        built = build_network(network, config, shown.classes, keypoint_class=keypoint_class)
     else:
-        built = build_network(network, config, classes, pretrained=False, frozen=True)
+        built = build_network(
+            network,
+            config,
+            shown.classes,
+            pretrained=False,
+            frozen=True,
+            keypoint_class=keypoint_class,
+        )
         start.load_into(built)
     module = TrainingModule(built, seed)
     course = Course(lambda metrics, step: on_metrics(metrics, step=step))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from anonymization.taxonomy import KEYPOINT_NAMES, MIRRORED, Taxonomy
 from data.coco import Annotation, Image, box_to_mask, ellipse_to_mask
-from training.config import AugmentationConfig, InputConfig
+from training.config import KEYPOINT, MASK, AugmentationConfig, InputConfig
 
 # Albumentations asks the package index for a newer version when it is imported; training must
 # not wait for a network, nor tell anybody that it runs.
@@ -357,7 +357,7 @@ class Photometry:
 
 
 def to_target(
-    sample: Sample, *, geometries: tuple[str, ...], min_side_px: float, keypoints: bool
+    sample: Sample, *, geometries: tuple[str, ...], min_side_px: float, maps: tuple[str, ...]
 ) -> dict[str, Any]:
     """Turn a sample's labels into tensors for the network.
 
@@ -365,11 +365,12 @@ def to_target(
         sample: At input size.
         geometries: Geometry of each class of the network.
         min_side_px: Objects with a smaller box side are ignored.
-        keypoints: Whether maps are keypoints; else masks are drawn.
+        maps: What the network draws of an object: `mask`, `keypoint`.
 
     Returns:
-        `boxes` (G, 4), `labels` (G,), `has_map` bool (G,), `masks` uint8 (G, H, W) or `keypoints`
-        float32 (G, 17, 3), `ignored_boxes` (I, 4), `ignored_labels` (I,), `labelled` bool (K,).
+        `boxes` (G, 4), `labels` (G,), `ignored_boxes` (I, 4), `ignored_labels` (I,), `labelled`
+        bool (K,); for `mask` also `masks` uint8 (G, H, W) and `has_mask` bool (G,); for `keypoint`
+        also `keypoints` float32 (G, 17, 3) and `has_keypoint` bool (G,).
     """
     import torch
 
@@ -383,15 +384,15 @@ def to_target(
         "ignored_labels": torch.from_numpy(sample.labels[ignored]),
         "labelled": torch.from_numpy(sample.labelled),
     }
-    if keypoints:
+    if KEYPOINT in maps:
         target["keypoints"] = torch.from_numpy(known.keypoints)
-        target["has_map"] = torch.from_numpy((known.keypoints[..., 2] > 0).any(1))
-        return target
-    drawn = [_drawn(known, row, geometries) for row in range(len(known.boxes))]
-    blank = np.zeros(sample.size, dtype=bool)
-    masks = np.stack([blank if m is None else m for m in drawn]) if drawn else blank[None][:0]
-    target["masks"] = torch.from_numpy(masks.astype(np.uint8))
-    target["has_map"] = torch.tensor([m is not None for m in drawn], dtype=torch.bool)
+        target["has_keypoint"] = torch.from_numpy((known.keypoints[..., 2] > 0).any(1))
+    if MASK in maps:
+        drawn = [_drawn(known, row, geometries) for row in range(len(known.boxes))]
+        blank = np.zeros(sample.size, dtype=bool)
+        masks = np.stack([blank if m is None else m for m in drawn]) if drawn else blank[None][:0]
+        target["masks"] = torch.from_numpy(masks.astype(np.uint8))
+        target["has_mask"] = torch.tensor([m is not None for m in drawn], dtype=torch.bool)
     return target
 
 

@@ -31,7 +31,7 @@ from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from anonymization.taxonomy import KEYPOINT_NAMES, Taxonomy
-from training.config import NETWORKS
+from training.config import KEYPOINT, MASK, NETWORKS
 from training.errors import NetworkConfigError
 from training.heads import BOX_POOL, MAP_POOL
 from training.pooling import PyramidPool
@@ -107,6 +107,7 @@ class ZooNetwork(nn.Module):
 
     Attributes:
         name: `mask_rcnn` or `keypoint_rcnn`.
+        maps: What its map head draws: `mask` or `keypoint`.
         classes: Class names of the taxonomy; labels are positions in it.
         finds_max: Most finds per picture.
     """
@@ -129,6 +130,7 @@ class ZooNetwork(nn.Module):
         if name not in NETWORKS:
             raise NetworkConfigError(f"network is {name!r}; expected {', '.join(NETWORKS)}")
         self.name = name
+        self.maps = (KEYPOINT,) if name == "keypoint_rcnn" else (MASK,)
         self.model = model
         self.classes = tuple(c for c in taxonomy.names if c in known.values())
         self.finds_max = FINDS_MAX
@@ -141,11 +143,6 @@ class ZooNetwork(nn.Module):
         positions = [self.classes.index(c) for c in known.values()]
         self.register_buffer("labels", torch.tensor(positions))
         self.eval()
-
-    @property
-    def keypoints(self) -> bool:
-        """Whether the maps are keypoint heat maps."""
-        return self.name == "keypoint_rcnn"
 
     @property
     def graph(self) -> ZooNetwork:
@@ -219,7 +216,7 @@ class ZooNetwork(nn.Module):
         """Return the maps of the finds; of the masks that of each one's COCO class."""
         heads = self.model.roi_heads
         pooled = self.map_pool(features, [boxes])
-        if self.keypoints:
+        if self.maps == (KEYPOINT,):
             maps: Tensor = heads.keypoint_predictor(heads.keypoint_head(pooled))
             return maps
         logits = heads.mask_predictor(heads.mask_head(pooled))

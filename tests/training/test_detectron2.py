@@ -56,7 +56,7 @@ def thin(name: str = MASK_R50, **backbone: Any) -> NetworkConfig:
     return NetworkConfig(
         backbone=BackboneConfig(name=name, **values),
         proposals=ProposalConfig(pre_nms_train=50, post_nms_train=50),
-        heads=HeadConfig(box_features=32, samples=32, map_channels=[16, 16]),
+        heads=HeadConfig(box_features=32, samples=32, mask_channels=[16, 16]),
     )
 
 
@@ -181,7 +181,7 @@ def target(labelled: str, *, size: tuple[int, int] = (64, 96)) -> dict[str, Any]
         "ignored_boxes": torch.zeros(0, 4),
         "ignored_labels": torch.zeros(0, dtype=torch.int64),
         "masks": torch.ones((1, *size), dtype=torch.uint8),
-        "has_map": torch.ones(1, dtype=torch.bool),
+        "has_mask": torch.ones(1, dtype=torch.bool),
         "keypoints": torch.full((1, 17, 3), 30.0),
     }
 
@@ -385,7 +385,7 @@ def test_a_head_of_another_size_stays_as_it_is_from_its_first_layer_on(
     write: Callable[[str], Path], zoo_state: dict[str, Any]
 ) -> None:
     config = thin(pretrained=True, weights=str(write("zoo.pkl")))
-    heads = HeadConfig(box_features=64, samples=32, map_channels=[16, 24, 16])
+    heads = HeadConfig(box_features=64, samples=32, mask_channels=[16, 24, 16])
 
     network = build_network(
         "mask_rcnn",

@@ -45,7 +45,8 @@ def target(
         "ignored_boxes": torch.tensor(ignored or []).reshape(-1, 4),
         "ignored_labels": torch.tensor(ignored_labels or [], dtype=torch.int64),
         "masks": torch.ones((len(boxes), *size), dtype=torch.uint8),
-        "has_map": torch.ones(len(boxes), dtype=torch.bool),
+        "has_mask": torch.ones(len(boxes), dtype=torch.bool),
+        "has_keypoint": torch.ones(len(boxes), dtype=torch.bool),
         "keypoints": torch.full((len(boxes), 17, 3), 30.0),
     }
 
@@ -149,6 +150,6 @@ def test_a_picture_with_nobody_teaches_without_breaking(losses: Any, name: str) 
 def test_an_object_without_a_true_mask_adds_nothing_to_the_mask_loss(losses: Any) -> None:
     network = build_network("mask_rcnn", tiny_config(), CLASSES).train()
     labels = target([[10.0, 10.0, 50.0, 60.0]], [PERSON])
-    labels["has_map"] = torch.tensor([False])
+    labels["has_mask"] = torch.tensor([False])
 
     assert float(losses(network, labels)["mask"]) == 0

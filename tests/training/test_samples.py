@@ -115,7 +115,7 @@ def test_light_and_noise_depend_on_the_seed_alone() -> None:
     [("mask", 800, "40 x 20"), ("box", 800, "40 x 20"), ("ellipse", 628, "pi * 20 * 10")],
 )
 def test_truth_is_drawn_in_the_geometry_of_its_class(geometry: str, area: int, reason: str) -> None:
-    target = to_target(scene(), geometries=(geometry,), min_side_px=4, keypoints=False)
+    target = to_target(scene(), geometries=(geometry,), min_side_px=4, maps=("mask",))
 
     assert int(target["masks"].sum()) == pytest.approx(area, abs=4), reason
 
@@ -123,14 +123,14 @@ def test_truth_is_drawn_in_the_geometry_of_its_class(geometry: str, area: int, r
 def test_a_class_with_outlines_has_no_true_mask_where_only_a_box_is_labelled() -> None:
     boxed = replace(scene(), masks=(None,))
 
-    target = to_target(boxed, geometries=("mask",), min_side_px=4, keypoints=False)
+    target = to_target(boxed, geometries=("mask",), min_side_px=4, maps=("mask",))
 
-    assert target["has_map"].tolist() == [False]
+    assert target["has_mask"].tolist() == [False]
     assert len(target["boxes"]) == 1
 
 
 def test_crowds_and_specks_are_neither_positive_nor_negative() -> None:
-    target = to_target(scene(), geometries=("mask",), min_side_px=21, keypoints=True)
+    target = to_target(scene(), geometries=("mask",), min_side_px=21, maps=("keypoint",))
 
     assert len(target["boxes"]) == 0
     assert target["ignored_boxes"].tolist() == [[10, 20, 50, 40]]

@@ -56,7 +56,7 @@ TAXONOMY = Taxonomy(
 def small_config(**changes: Any) -> NetworkConfig:
     config = NetworkConfig(
         backbone=BackboneConfig(channels=32),
-        heads=HeadConfig(box_features=64, samples=64, map_channels=[32]),
+        heads=HeadConfig(box_features=64, samples=64, mask_channels=[32]),
         input=InputConfig(long_side=128),
         optimizer=OptimizerConfig(warmup_steps=5, ema_decay=0.9),
         loading=LoadingConfig(batch_size=2, workers=0, cache_mb=50),
