@@ -354,6 +354,12 @@ class Pictures(pl.LightningDataModule):
                 f"({', '.join(classes)}): none has its classes labelled; collect some, or see "
                 "reports/preparation.json for what was dropped"
             )
+        shown = (a for image in images for a in train.by_image[image.id])
+        if config.joint and not any(a.keypoints for a in shown):
+            raise TrainingDataError(
+                f"no training picture has keypoints, so that training.{network}.joint would draw "
+                "heads from noise; annotate some, or choose another setting than training=joint"
+            )
         measured = spread(usable(val, network=network, classes=classes), config.recall.pictures)
         self.factors = repeat_factors(
             images, train.by_image, classes, share=config.loading.repeat_share
