@@ -23,7 +23,7 @@ def headline(promotion: dict[str, Any]) -> str:
     if promotion["forecast"]:
         return f"**{outcome}** (a forecast, measured on {promotion['split']}: no alias moves)"
     if outcome == "PROMOTED" and promotion["version"]:
-        return f"**PROMOTED** as version {promotion['version']}"
+        return f"**PROMOTED** as version {promotion['version']}, {promotion['alias']}"
     return f"**{outcome}**: the champion stays where it was"
 
 

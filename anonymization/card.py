@@ -20,6 +20,11 @@ MASK_NETWORK = "mask_rcnn"
 KEYPOINT_NETWORK = "keypoint_rcnn"
 NETWORKS = (MASK_NETWORK, KEYPOINT_NETWORK)
 
+FP32 = "fp32"
+VARIANTS = (FP32, "fp16", "int8_weights", "int8")
+"""How the graphs of a bundle store numbers and count: as trained; weights in 16 bits or in 8, sums
+in float32; layers in 8 bits."""
+
 T = TypeVar("T")
 
 
@@ -215,6 +220,7 @@ class Card:
         test_time: How often the networks look at each view.
         note: What whoever uses the bundle must know, such as the licence of its training
             pictures; one line, or empty.
+        variant: One of `VARIANTS`.
     """
 
     taxonomy: Taxonomy
@@ -229,6 +235,7 @@ class Card:
     tiling: TilingCard = field(default_factory=TilingCard)
     test_time: LooksCard = field(default_factory=LooksCard)
     note: str = ""
+    variant: str = FP32
 
     def __post_init__(self) -> None:
         names = self.taxonomy.names
@@ -242,6 +249,8 @@ class Card:
         _in_range("mask_threshold", self.mask_threshold, 0.01, 0.99)
         if not isinstance(self.note, str) or "\n" in self.note:
             raise BundleError(f"note is {self.note!r}; expected one line of text")
+        if self.variant not in VARIANTS:
+            raise BundleError(f"variant is {self.variant!r}; known: {', '.join(VARIANTS)}")
         if not self.graphs:
             raise BundleError("the card names no graph; expected mask_rcnn, keypoint_rcnn or both")
         for network, graph in self.graphs.items():
@@ -279,6 +288,7 @@ class Card:
         looks = asdict(self.test_time) | {"scales": list(self.test_time.scales)}
         test_time = {} if self.test_time == LooksCard() else {"test_time": looks}
         note = {"note": self.note} if self.note else {}
+        variant = {} if self.variant == FP32 else {"variant": self.variant}
         return {
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
@@ -293,6 +303,7 @@ class Card:
             **tiling,
             **test_time,
             **note,
+            **variant,
         }
 
     @classmethod

@@ -2,6 +2,8 @@
 
     anonymizing     speed of `anonymize`; needs BLURLOOP_BUNDLE and BLURLOOP_PICTURES (folders);
                     `python -m benchmarks.anonymizing --help` for the rest
+    variants        recall, size and pictures/s of fp32, fp16 and int8 in both runtimes; needs the
+                    same two, and takes BLURLOOP_TRUTH (labels, as artifacts/prepared/val.json)
     training_step   ratio of our training step to a bare torchvision loop, side by side; pictures
                     a second of conf/training/tiny.yaml (promised: 2.5 on two cores)
     network_cost    parameters, and peak memory of a training step, of networks under conf/training;
@@ -88,12 +90,25 @@ def copy_of_working_tree(folder: Path) -> None:
     seconds(["git", "commit", "--quiet", "-m", "smoke"], folder)
 
 
-def anonymizing() -> None:
-    """Print what anonymizing costs; the variables name a bundle and a folder of photographs."""
+def named_folders() -> list[str]:
+    """Return the bundle and the folder of photographs that the variables name."""
     named = [os.environ.get(name, "") for name in ("BLURLOOP_BUNDLE", "BLURLOOP_PICTURES")]
     if not all(named):
         raise SystemExit("set BLURLOOP_BUNDLE and BLURLOOP_PICTURES to folders")
-    words = [sys.executable, "-m", "benchmarks.anonymizing", *named]
+    return named
+
+
+def anonymizing() -> None:
+    """Print what anonymizing costs."""
+    words = [sys.executable, "-m", "benchmarks.anonymizing", *named_folders()]
+    subprocess.run(words, cwd=ROOT, check=True)
+
+
+def variants() -> None:
+    """Print recall, size and speed of a bundle's variants."""
+    truth = os.environ.get("BLURLOOP_TRUTH")
+    labels = ["--truth", truth] if truth else []
+    words = [sys.executable, "-m", "benchmarks.variants", *named_folders(), *labels]
     subprocess.run(words, cwd=ROOT, check=True)
 
 
@@ -141,6 +156,7 @@ MEASURES: dict[str, Callable[[], None]] = {
     "anonymizing": anonymizing,
     "encoding": encoding,
     "coco_metrics": coco_metrics,
+    "variants": variants,
     "training_step": training_step,
     "network_cost": network_cost,
     "start_up": start_up,

@@ -183,6 +183,7 @@ def _provenance(
         "schema_version": SCHEMA_VERSION,
         "split": split,
         "bundle_digest": bundle.card.digest,
+        "variant": bundle.card.variant,
         "reference_digest": dataset.digest(taxonomy),
         "code_revision": git_revision(),
         "thresholds": dict(bundle.card.thresholds),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anonymization.card import FP32
 from anonymization.errors import BlurloopError
 from anonymization.files import sha256_of_file, sha256_of_json
 from anonymization.taxonomy import Taxonomy
@@ -93,6 +94,7 @@ def _bundle(evaluation: Mapping[str, Any]) -> Iterator[Criterion]:
         yield Criterion("bundle", False, str(error))
         return
     yield _same("bundle", evaluation.get("bundle_digest"), card.digest)
+    yield _same("variant", evaluation.get("variant", FP32), card.variant)
     yield _same("thresholds", evaluation.get("thresholds"), dict(card.thresholds))
 
 

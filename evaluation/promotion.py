@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anonymization.card import FP32
 from anonymization.errors import BlurloopError
 from anonymization.files import (
     FileError,
@@ -53,6 +54,7 @@ from evaluation.binding import (
 from evaluation.config import EvaluationConfig
 from evaluation.gate import PROMOTED, Champion, Criterion, PromotionConfig, Verdict, judge
 from evaluation.record import recorded_outputs
+from evaluation.registry import variant_alias
 
 if TYPE_CHECKING:
     from anonymization.bundle import Bundle
@@ -115,6 +117,10 @@ class Turn:
     def bundle(self) -> str:
         """Digest of the bundle that was evaluated."""
         return str(self.evaluation.get("bundle_digest"))
+
+    def alias(self, config: PromotionConfig) -> str:
+        """Return the alias that the bundle may move: each variant has its own champion."""
+        return variant_alias(config.alias, str(self.evaluation.get("variant", FP32)))
 
 
 @stage
@@ -297,7 +303,7 @@ def promote(settings: Settings, *, inputs: str) -> None:
     if not settings.tracking.enabled:
         unbound = Criterion("registry", False, "tracking.enabled is false, so no alias can move")
         verdict = _verdict(settings, turn, binding=[unbound])
-        _write(verdict, turn, run_id=None, version=None)
+        _write(verdict, turn, alias=None, run_id=None, version=None)
         _write_page(settings, turn, None)
         return
     client = open_client()
@@ -334,7 +340,7 @@ def _judge_and_move(
     from evaluation.registry import champion_version
 
     config = settings.promotion
-    seen = champion_version(client, config.model, config.alias)
+    seen = champion_version(client, config.model, turn.alias(config))
     known = _circumstances(client, experiment, settings, turn, seen)
     verdict = _verdict(settings, turn, **known)
     with _recorded(client, experiment, settings, turn, verdict) as run_id:
@@ -344,7 +350,8 @@ def _judge_and_move(
                 _check_unchanged(client, settings, turn, seen, inputs)
                 version = _move(client, settings, verdict, turn, experiment, run_id)
             _ship(verdict, turn)
-        _write(verdict, turn, run_id=run_id, version=version)
+        alias = turn.alias(config)
+        _write(verdict, turn, alias=alias, run_id=run_id, version=version)
         _write_page(settings, turn, known.get("champion"))
 
 
@@ -398,7 +405,7 @@ def _check_unchanged(
 
     if input_digest(settings) != inputs:
         raise PromotionError("a result changed while it was judged; run dvc repro again")
-    model, alias = settings.promotion.model, settings.promotion.alias
+    model, alias = settings.promotion.model, turn.alias(settings.promotion)
     present = champion_version(client, model, alias)
     if present is not None and present.tags.get("bundle_digest") == turn.bundle:
         return
@@ -415,7 +422,7 @@ def _move(
 ) -> str:
     from evaluation.registry import move_alias, register
 
-    model, alias = settings.promotion.model, settings.promotion.alias
+    model, alias = settings.promotion.model, turn.alias(settings.promotion)
     said = shipped_verdict(verdict, turn)
     version = register(client, model, run_id=run_id, bundle=BUNDLE, verdict=said)
     by = {"experiment": experiment, "reason": "promoted by the gate", "name": "gate"}
@@ -487,14 +494,17 @@ def _ship(verdict: Verdict, turn: Turn) -> None:
         write_json(folder / VERDICT, shipped_verdict(verdict, turn))
 
 
-def _write(verdict: Verdict, turn: Turn, *, run_id: str | None, version: str | None) -> None:
+def _write(
+    verdict: Verdict, turn: Turn, *, alias: str | None, run_id: str | None, version: str | None
+) -> None:
     """Write the report, and the verdict to where the anonymizer finds it; no forecast is one."""
     from anonymization.bundle import VERDICTS
 
     values = shipped_verdict(verdict, turn)
     if not turn.forecast and bundle_is_judged(verdict.criteria):
         write_json(BUNDLE.parent / VERDICTS / f"{turn.bundle}.json", values)
-    write_json(REPORT, values | {"run_id": run_id, "version": version, "text": verdict.to_text()})
+    recorded = {"alias": alias, "run_id": run_id, "version": version}
+    write_json(REPORT, values | recorded | {"text": verdict.to_text()})
 
 
 def page_of(turn: Turn) -> Path:

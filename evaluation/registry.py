@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from anonymization.card import FP32
 from anonymization.errors import BlurloopError
 from anonymization.files import read_json, write_json
 from data.tracking import TrackingConfig, experiment_id, open_client, registry_lock, tracking_uri
@@ -39,6 +40,15 @@ def champion_version(client: Any, model: str, alias: str) -> Any | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise RegistryError(f"the registry at {tracking_uri()} does not answer: {error}") from error
+
+
+def variant_alias(alias: str, variant: str) -> str:
+    """Return the alias under which a variant of the model is promoted.
+
+    >>> variant_alias("champion", "fp32"), variant_alias("champion", "int8_weights")
+    ('champion', 'champion-int8-weights')
+    """
+    return alias if variant == FP32 else f"{alias}-{variant.replace('_', '-')}"
 
 
 def versions(client: Any, model: str) -> list[Any]:

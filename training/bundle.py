@@ -1,8 +1,9 @@
 """Step 5, second half: the trained networks become a bundle, calibrated on val.
 
 Reads `artifacts/trained` and `artifacts/prepared/val.json`; writes `artifacts/bundle`. Export is
-checked against torch on pictures of val, then thresholds and margins are chosen through the
-shipped anonymizer's own code (docs/design.md, section 6).
+checked against torch on pictures of val; where another variant is asked for, it is made then; and
+thresholds and margins are chosen through the shipped anonymizer's own code, with the graphs that
+ship (docs/design.md, section 6).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anonymization.card import LooksCard, TilingCard
+from anonymization.card import FP32, VARIANTS, LooksCard, TilingCard
 from anonymization.errors import BlurloopError
 from anonymization.files import read_json, sha256_of_file
 from anonymization.taxonomy import Taxonomy
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from training.networks import Network
 
 log = logging.getLogger(__name__)
-
-WEIGHTS = ("float32", "int8")
 
 PARITY_SCORE_MIN = 0.05
 """Below this, rounding decides whether a find passes the network's own score floor of 0.02."""
@@ -62,16 +61,22 @@ class BundleConfig:
     mask_thresholds: list[float] = field(default_factory=lambda: [0.3, 0.4, 0.5])
     parity_tolerance: float = 0.01
     parity_pictures: int = 3
-    weights: str = "float32"
+    variant: str = FP32
+    quantization_pictures: int = 32
+    float_layers: list[str] = field(default_factory=list)
     networks: list[str] = field(default_factory=lambda: list(NETWORKS))
     tiling: TilingCard = field(default_factory=TilingCard)
     test_time: LooksCard = field(default_factory=LooksCard)
     note: str = ""
 
     def __post_init__(self) -> None:
-        if self.weights not in WEIGHTS:
+        if self.variant not in VARIANTS:
             raise BundleConfigError(
-                f"bundle.weights is {self.weights!r}; expected one of {', '.join(WEIGHTS)}"
+                f"bundle.variant is {self.variant!r}; expected one of {', '.join(VARIANTS)}"
+            )
+        if self.quantization_pictures < 1:
+            raise BundleConfigError(
+                f"bundle.quantization_pictures is {self.quantization_pictures}; expected at least 1"
             )
         if not self.networks or not set(self.networks) <= set(NETWORKS):
             raise BundleConfigError(
@@ -106,8 +111,7 @@ def main(
         draft = draft_bundle(networks, taxonomy, bundle, Path(work), run_id=run.run_id)
         some = [PICTURES / image.file_name for image in val.images[: bundle.parity_pictures]]
         check_parity(networks, draft, some, bundle.parity_tolerance)
-        if bundle.weights == "int8":
-            draft = compacted(draft, Path(work))
+        draft = variant_of(draft, bundle, taxonomy, Path(work))
         finds = detect_all(draft, val, score_min=bundle.threshold_min)
         card = calibrate(draft.card, val, finds, bundle, promotion)
         shipped = write(card, draft)
@@ -171,16 +175,24 @@ def draft_bundle(
     )
 
 
-def compacted(bundle: Bundle, folder: Path) -> Bundle:
-    """Return the bundle with weights stored in 8 bits; what follows measures the difference."""
-    from dataclasses import replace
+def variant_of(draft: Bundle, config: BundleConfig, taxonomy: Taxonomy, folder: Path) -> Bundle:
+    """Return the draft as the variant that was asked for; what follows measures the difference.
 
-    from anonymization.bundle import write_bundle
-    from training.compact import store_int8
+    Ranges are observed on pictures of train: val chooses the thresholds and shall not have had a
+    part in what it judges.
+    """
+    from data.coco import Dataset
+    from training.variants import as_variant, evenly, inputs_of
 
-    unsigned = {name: replace(graph, sha256="") for name, graph in bundle.card.graphs.items()}
-    graphs = {name: store_int8(content) for name, content in bundle.graphs.items()}
-    return write_bundle(folder / "int8", replace(bundle.card, graphs=unsigned), graphs)
+    train = Dataset.read(PREPARED / "train.json", taxonomy)
+    pictures = [PICTURES / image.file_name for image in train.images]
+    return as_variant(
+        draft,
+        config.variant,
+        folder / config.variant,
+        inputs=inputs_of(evenly(pictures, config.quantization_pictures)),
+        keep_float=config.float_layers,
+    )
 
 
 def graph_card(network: Network) -> GraphCard:

@@ -33,3 +33,7 @@ class ExportError(BlurloopError):
 
 class StartError(BlurloopError):
     """The trained network that a training should start from is missing or does not fit."""
+
+
+class QuantizationError(BlurloopError):
+    """A graph cannot be made to count in 8 bits."""

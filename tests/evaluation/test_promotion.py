@@ -21,7 +21,7 @@ import yaml
 from PIL import Image as Pillow
 
 from anonymization.bundle import Bundle, write_bundle
-from anonymization.card import Card, GraphCard, GraphInput
+from anonymization.card import FP32, Card, GraphCard, GraphInput
 from anonymization.files import read_json, sha256_of_file, write_json
 from anonymization.registry import load_bundle
 from anonymization.taxonomy import ClassSpec, Taxonomy
@@ -84,11 +84,12 @@ def turn(constant_networks: ModuleType) -> Turn:
         missed: int = 0,
         split: str = "reference",
         faces: list[tuple[str, int]] | None = None,
+        variant: str = FP32,
     ) -> None:
         """Bundle of a threshold that misses the first of its faces, (picture, annotation)."""
         shutil.rmtree("artifacts/bundle", ignore_errors=True)
         listed = {"mask_rcnn": GraphCard("mask_rcnn.onnx", "", GraphInput(512), ("face",))}
-        card = Card(TAXONOMY, {"face": threshold}, listed)
+        card = Card(TAXONOMY, {"face": threshold}, listed, variant=variant)
         bundle = write_bundle("artifacts/bundle", card, {"mask_rcnn": graph})
         found = faces or [(f"{i:064d}", i) for i in range(TOTAL)]
         _leave_evaluation(bundle, threshold, found, missed, split)
@@ -100,7 +101,7 @@ def _leave_evaluation(
     bundle: Bundle, threshold: float, faces: list[tuple[str, int]], missed: int, split: str
 ) -> None:
     dataset = Dataset.read(Path(f"artifacts/prepared/{split}.json"), TAXONOMY)
-    head = {"split": split, "bundle_digest": bundle.digest}
+    head = {"split": split, "bundle_digest": bundle.digest, "variant": bundle.card.variant}
     head["reference_digest"] = dataset.digest(TAXONOMY)
     seen = [index >= missed for index in range(len(faces))]
     objects = [
@@ -139,6 +140,10 @@ def reasons(report: dict[str, Any]) -> str:
     return " ".join(report["reasons"])
 
 
+def criteria(report: dict[str, Any]) -> str:
+    return " ".join(criterion["reason"] for criterion in report["criteria"])
+
+
 def edit(path: Path, change: Callable[[Any], Any]) -> None:
     """Edit a JSON file as somebody with an editor would."""
     values = json.loads(path.read_text())
@@ -169,8 +174,8 @@ def pictures_with_faces(count: int) -> tuple[Dataset, list[tuple[str, int]]]:
     return data, [(image.sha256, image.id) for image in numbered]
 
 
-def champion() -> str | None:
-    found = registry.champion_version(open_client(), "anonymizer", "champion")
+def champion(alias: str = "champion") -> str | None:
+    found = registry.champion_version(open_client(), "anonymizer", alias)
     return None if found is None else str(found.version)
 
 
@@ -218,6 +223,52 @@ def test_an_old_revision_moves_the_alias_back_to_its_bundle(repo, turn):
     assert champion() == "1"
 
 
+def test_a_variant_becomes_the_champion_of_its_own_alias_and_leaves_the_others(repo, turn):
+    run()
+    turn(threshold=0.3, variant="int8")
+    report = run()
+    assert report["outcome"] == "PROMOTED", report["reasons"]
+    assert (report["alias"], report["version"]) == ("champion-int8", "2")
+    assert (champion(), champion("champion-int8")) == ("1", "2")
+    assert "against version 1" not in criteria(report)
+    turn(threshold=0.2, variant="int8_weights")
+    run()
+    assert [champion(f"champion{end}") for end in ("", "-int8", "-int8-weights")] == ["1", "2", "3"]
+    assert [v.version for v in registry.versions(open_client(), "anonymizer")] == [1, 2, 3]
+
+
+def test_a_variant_is_compared_with_its_own_champion(repo, turn):
+    run()
+    turn(threshold=0.3, variant="int8", missed=6)
+    run()
+    turn(threshold=0.2, variant="int8")
+    report = run()
+    assert "face: 6 objects gained, 0 lost against version 2" in criteria(report)
+    assert (champion(), champion("champion-int8")) == ("1", "3")
+
+
+def test_a_refused_variant_moves_no_alias(repo, turn):
+    run()
+    turn(threshold=0.3, variant="int8", missed=60)
+    assert run()["outcome"] == "REFUSED"
+    assert (champion(), champion("champion-int8")) == ("1", None)
+
+
+def test_a_variant_is_had_and_rolled_back_by_its_alias(repo, turn, monkeypatch):
+    run()
+    for threshold in (0.3, 0.2):
+        turn(threshold=threshold, variant="fp16")
+        run()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{repo / 'mlruns.db'}")
+    bundle = load_bundle("models:/anonymizer@champion-fp16")
+    assert (bundle.card.variant, bundle.card.thresholds["face"]) == ("fp16", 0.2)
+    assert bundle.warning is None
+    registry.run(
+        ["--alias", "champion-fp16", "rollback", "--name", "Ada", "--reason", "faces at night"]
+    )
+    assert (champion(), champion("champion-fp16")) == ("1", "2")
+
+
 def test_rollback_returns_to_the_champion_before_and_the_gate_does_not_undo_it(repo, turn):
     run()
     turn(threshold=0.2)
@@ -255,6 +306,7 @@ def test_a_bundle_changed_after_its_evaluation_is_refused(repo):
     ("path", "change", "said"),
     [
         (CARD, lambda v: v["thresholds"].update(face=0.9), "thresholds was"),
+        (EVALUATION, lambda v: v.update(variant="int8"), "variant was int8, is fp32"),
         (EVALUATION, lambda v: v["thresholds"].update(face=0.9), "thresholds was"),
         (EVALUATION, lambda v: v.update(reference_digest="0" * 64), "reference was"),
         (REFERENCE, lambda v: v.update(images=[IMAGE]), "reference was"),
@@ -547,7 +599,7 @@ def verdict_table() -> str:
 def test_the_printed_verdict_begins_with_the_outcome_and_names_what_failed(repo, turn):
     assert "No verdict yet" in verdict_table()
     run()
-    assert verdict_table().startswith("**PROMOTED** as version 1\n")
+    assert verdict_table().startswith("**PROMOTED** as version 1, champion\n")
     turn(threshold=0.2, missed=3, faces=[(f"{i:064d}", i) for i in range(90)])
     run(replace(SETTINGS, tracking=TrackingConfig(enabled=False)))
     lines = verdict_table().splitlines()

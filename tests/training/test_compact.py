@@ -1,4 +1,4 @@
-"""INT8 weights: a quarter of the size, nearly the same answers."""
+"""Weights in fewer bits: a quarter or half of the size, nearly the same answers."""
 
 import io
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from training.compact import store_int8, to_int8  # noqa: E402
+from training.compact import store_fp16, store_int8, to_int8  # noqa: E402
 
 
 class Layers(torch.nn.Module):  # type: ignore[misc,name-defined]
@@ -48,6 +48,28 @@ def test_a_graph_with_int8_weights_is_small_and_answers_alike() -> None:
     expected, found = answer(before), answer(after)
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
     assert not np.array_equal(found, expected)
+
+
+def test_a_graph_with_fp16_weights_is_half_as_large_and_answers_alike() -> None:
+    before = exported()
+    after = store_fp16(before)
+    assert len(after) < 0.65 * len(before)
+    expected, found = answer(before), answer(after)
+    assert np.abs(found - expected).max() < 0.001 * np.abs(expected).max()
+    assert not np.array_equal(found, expected)
+
+
+def test_a_weight_beyond_the_range_of_fp16_stays_float32() -> None:
+    torch.manual_seed(0)
+    layers, buffer = Layers(), io.BytesIO()
+    with torch.no_grad():
+        layers.times[0, 0] = 1e6
+    image = (torch.rand(1, 3, 8, 8),)
+    torch.onnx.export(layers, image, buffer, opset_version=17, dynamo=False)
+    before = buffer.getvalue()
+    expected, found = answer(before), answer(store_fp16(before))
+    assert np.isfinite(found).all()
+    assert np.abs(found - expected).max() < 0.001 * np.abs(expected).max()
 
 
 def test_every_weight_is_within_half_a_step() -> None:
