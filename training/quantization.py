@@ -178,7 +178,8 @@ def layers_to_quantize(graph: Any, keep_float: Sequence[str] = ()) -> list[str]:
     ]
     transposed = [node for node in graph.node if node.op_type == "ConvTranspose"]
     leading = _leading_to(graph, {node.input[0] for node in (*layers, *transposed)})
-    chosen, integer = [], set()
+    chosen: list[str] = []
+    integer: set[str] = set()
     wanted = {
         node.name
         for node in layers
