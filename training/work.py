@@ -21,6 +21,8 @@ NOT_TRAINING = (
     "export.py",
     "mining.py",
     "parity.py",
+    "quantization.py",
+    "variants.py",
     "zoo.py",
     "zoo_config.py",
     "zoo_networks.py",
