@@ -291,7 +291,7 @@ def test_two_drawn_pictures_are_learned_and_heads_come_from_the_same_pass(tmp_pa
         optimizer=OptimizerConfig(warmup_steps=10, ema_decay=0),
         loading=LoadingConfig(batch_size=2, workers=0, cache_mb=50),
         recall=RecallConfig(every_epochs=0),
-        epochs=150,
+        epochs=100,
         lr=2e-3,
         trainer={"enable_progress_bar": False, "accelerator": "cpu"},
     )
