@@ -12,7 +12,7 @@ STAMP := .venv/.installed
 LABEL_STUDIO := .venv-labelstudio/.installed
 WORKERS ?= 2
 
-.PHONY: help setup loop adopt test test-fast check bench doctor ui label-studio label-studio-install \
+.PHONY: help setup loop adopt sweep test test-fast check bench doctor ui label-studio label-studio-install \
 	label-studio-stop clean
 
 help: ## List the tasks.
@@ -35,6 +35,9 @@ loop: $(STAMP) ## Turn the loop to a verdict. EXPERIMENT=name selects conf/exper
 
 adopt: $(STAMP) ## Write the settings of experiment EXP=name into conf/.
 	@python -m conf.adopt $(EXP)
+
+sweep: $(STAMP) ## Search settings, each trial an experiment (docs/sweeps.md). SWEEP=name selects conf/sweep/name.yaml.
+	@python -m training.sweep $(if $(SWEEP),sweep=$(SWEEP))
 
 test: $(STAMP) ## Run all tests.
 	python -m pytest -n $(WORKERS) --dist loadgroup

@@ -87,18 +87,24 @@ def _git(*words: str) -> bytes:
     return ended.stdout
 
 
-def revision_of(name: str) -> str:
-    """Return the commit of an experiment.
-
-    Raises:
-        ConfigError: If there is no experiment of this name.
-    """
+def experiments() -> dict[str, str]:
+    """Return the commit of each finished experiment, by name."""
     lines = _git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").decode()
     known: dict[str, str] = {}
     for line in lines.splitlines():
         commit, reference = line.split(" ", 1)
         if reference.count("/") >= 4:  # refs/exps/<2 hex>/<38 hex of the baseline>/<name>
             known[reference.rsplit("/", 1)[1]] = commit
+    return known
+
+
+def revision_of(name: str) -> str:
+    """Return the commit of an experiment.
+
+    Raises:
+        ConfigError: If there is no experiment of this name.
+    """
+    known = experiments()
     if name not in known:
         listed = ", ".join(sorted(known)) or "none"
         raise ConfigError(f"there is no experiment {name!r}; known: {listed} (dvc exp show)")

@@ -43,6 +43,9 @@ PARAMS_PER_CALL = 100
 """More in one call are refused (mlflow.utils.validation.MAX_PARAMS_TAGS_PER_BATCH)."""
 PARAM_CHARACTERS = 6000
 """MLflow refuses longer values (mlflow.utils.validation.MAX_PARAM_VAL_LENGTH)."""
+TURN_VARIABLE = "BLURLOOP_TURN_RUN"
+"""Names a run, made by the caller of DVC, that becomes the turn's parent run: a sweep makes one for
+each of its trials."""
 DATASET_DIGEST_CHARACTERS = 36
 """MLflow refuses longer data set digests; the whole digest is logged as a tag beside it."""
 
@@ -344,7 +347,12 @@ def _open_parent(client: Any, experiment: str) -> str:
             return str(found.info.run_id)
         name = experiment_name() or f"turn-{tags['blurloop.turn'][:8]}"
         tags |= {"blurloop.role": "turn"}
-        run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+        run_id = os.environ.get(TURN_VARIABLE, "")
+        if run_id and _exists(client, run_id):
+            for key, value in tags.items():
+                client.set_tag(run_id, key, value)
+        else:
+            run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
         _log_params(client, run_id, _params())
     return str(run_id)
 
@@ -461,6 +469,10 @@ class StageRun:
             flat = flatten(params)
             self._try("parameters", lambda: _log_params(self.client, str(self.run_id), flat))
 
+    def end(self, status: str) -> None:
+        """End this run, and not its parent: FINISHED, FAILED or KILLED."""
+        self._try("the end", lambda: self.client.set_terminated(self.run_id, status))  # type: ignore[union-attr]
+
     def set_tag(self, name: str, value: str) -> None:
         """Record one tag of this run."""
         self._try(f"tag {name}", lambda: self.client.set_tag(self.run_id, name, value))  # type: ignore[union-attr]
@@ -548,10 +560,8 @@ def _exists(client: Any, run_id: str) -> bool:
 
 
 def _end(run: StageRun, status: str) -> None:
-    if run.client is None:
-        return
-    run._try("the end", lambda: run.client.set_terminated(run.run_id, status))  # type: ignore[union-attr]
-    run._try("the end", lambda: run.client.set_terminated(run.parent_id, status))  # type: ignore[union-attr]
+    run.end(status)
+    StageRun(run.client, run.parent_id, None).end(status)
 
 
 @contextmanager

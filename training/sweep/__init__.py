@@ -1,0 +1,1 @@
+"""Sweeps: Optuna chooses settings, DVC runs them as experiments, val judges (docs/sweeps.md)."""
