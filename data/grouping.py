@@ -117,11 +117,25 @@ def side_of(anchor_sha256: str, *, val: float, reference: float, salt: str) -> s
     >>> side_of("ab" * 32, val=0.0, reference=1.0, salt="any")
     'reference'
     """
-    digest = hashlib.sha256(f"{salt}:{anchor_sha256}".encode()).digest()
-    share = int.from_bytes(digest[:8], "big") / 2**64
+    share = _draw(f"{salt}:{anchor_sha256}")
     if share < reference:
         return "reference"
     return "val" if share < reference + val else "train"
+
+
+def is_among(anchor_sha256: str, share: float, salt: str) -> bool:
+    """Return whether a group is one of this share of all; a smaller share is a part of a larger.
+
+    >>> is_among("ab" * 32, 1.0, salt="any"), is_among("ab" * 32, 0.0, salt="any")
+    (True, False)
+    """
+    # Not the draw of `side_of`, in which every group that trains lies above the other shares.
+    return _draw(f"{salt}:share:{anchor_sha256}") < share
+
+
+def _draw(text: str) -> float:
+    """Return a number in [0, 1) that is always the same for a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 class _Forest:

@@ -19,7 +19,7 @@ from anonymization.files import folder_in_one_step, write_json
 from anonymization.taxonomy import Taxonomy
 from conf import stage
 from data.coco import Dataset, Image, is_identifiable
-from data.grouping import BRIDGING, Group, Member, group, perceptual_hashes
+from data.grouping import BRIDGING, Group, Member, group, is_among, perceptual_hashes
 from data.layout import (
     ANNOTATED,
     ANNOTATIONS,
@@ -56,12 +56,15 @@ class PreparationConfig:
     Attributes:
         val: Share of groups that training validates and calibrates on.
         reference: Share of groups that models are judged on.
+        train_share: Share of the groups left for training that are trained on; a smaller set is a
+            part of every larger one, and val and reference are the same with all.
         salt: Makes another draw of the same data; released reference sets stay.
         near_duplicate_bits: Bits of 256 by which near-duplicates differ at most.
     """
 
     val: float = 0.15
     reference: float = 0.4
+    train_share: float = 1.0
     salt: str = "blurloop"
     near_duplicate_bits: int = 60
 
@@ -70,6 +73,10 @@ class PreparationConfig:
             raise PreparationError(
                 f"preparation.val {self.val} and preparation.reference {self.reference} must not "
                 "be negative and must leave a share for training; lower one of them"
+            )
+        if not 0 < self.train_share <= 1:
+            raise PreparationError(
+                f"preparation.train_share is {self.train_share}; expected above 0 to 1 (all)"
             )
         if not 0 <= self.near_duplicate_bits < 128:
             raise PreparationError(
@@ -88,6 +95,7 @@ class Prepared:
         reference: Current releases of all collected sources, labels frozen.
         pending: Pictures that hash to reference and wait for a release; used by nothing.
         groups: Every group and its side.
+        held_back: Pictures that train_share leaves out of training.
         bridging: Pictures dropped since their group joins different sides.
         releases: The current release per source.
         corrected: Reference pictures whose present labels differ from the frozen ones.
@@ -98,6 +106,7 @@ class Prepared:
     reference: Dataset
     pending: Dataset
     groups: tuple[Group, ...]
+    held_back: tuple[str, ...]
     bridging: tuple[str, ...]
     releases: tuple[Release, ...]
     corrected: tuple[str, ...]
@@ -173,12 +182,12 @@ def split(
     frozen = frozenset[str]().union(*(r.sha256s for r in releases.values()))
     annotated = {image.sha256: image_to_member(image) for image in dataset.images}
     members = {member.sha256: member for member in reviewed} | annotated
-    groups = _present(
-        grouped(members.values(), releases.values(), hashes, config), frozen | set(annotated)
-    )
+    whole = grouped(members.values(), releases.values(), hashes, config)
+    groups = _present(whole, frozen | set(annotated))
     sides: dict[str, set[str]] = defaultdict(set)
     for each in groups:
         sides[each.side] |= set(each.members) - frozen
+    held_back = sides["train"] & _held_back(whole, config)
     for source in sources:
         fresh = _of_source(dataset.subset(sides["reference"]), source)
         if source not in releases and fresh.images:
@@ -187,11 +196,12 @@ def split(
             )
             sides["reference"] -= releases[source].sha256s
     return Prepared(
-        train=dataset.subset(sides["train"]),
+        train=dataset.subset(sides["train"] - held_back),
         val=dataset.subset(sides["val"]),
         reference=union(release.dataset for release in releases.values()),
         pending=dataset.subset(sides["reference"]),
         groups=tuple(groups),
+        held_back=tuple(sorted(held_back)),
         bridging=tuple(sorted(sides[BRIDGING])),
         releases=tuple(releases[source] for source in sorted(releases)),
         corrected=_corrected(dataset, releases.values()),
@@ -201,6 +211,13 @@ def split(
 def _of_source(dataset: Dataset, source: str) -> Dataset:
     wanted = (i.sha256 for i in dataset.images if str(i.fields.get("source")) == source)
     return dataset.subset(wanted)
+
+
+def _held_back(groups: Iterable[Group], config: PreparationConfig) -> set[str]:
+    """Return the pictures of the groups that are not among the share to train on."""
+    salt, share = config.salt, config.train_share
+    out = (g.members for g in groups if not is_among(g.members[0], share, salt))
+    return {member for members in out for member in members}
 
 
 def _present(groups: Iterable[Group], sha256s: Set[str]) -> list[Group]:
@@ -261,6 +278,7 @@ def report(prepared: Prepared, taxonomy: Taxonomy) -> dict[str, Any]:
             "by_side": dict(sorted(Counter(g.side for g in prepared.groups).items())),
             "by_size": {str(size): sizes[size] for size in sorted(sizes)},
         },
+        "held_back": len(prepared.held_back),
         "bridging": list(prepared.bridging),
         "pending": sorted(image.sha256 for image in prepared.pending.images),
         "reference_labels_ignored": list(prepared.corrected),
@@ -289,6 +307,11 @@ def _log(prepared: Prepared, taxonomy: Taxonomy) -> None:
         log.warning(
             "%d pictures wait for `python -m data.reference release --reason ...`",
             len(prepared.pending.images),
+        )
+    if prepared.held_back:
+        log.info(
+            "%d pictures are held back from training (preparation.train_share)",
+            len(prepared.held_back),
         )
     if prepared.bridging:
         log.warning(

@@ -141,6 +141,36 @@ def test_a_group_keeps_its_side_whichever_of_its_pictures_is_annotated_first(
     assert shas(alone.train) != {s for s, side in first.items() if side == "train"}
 
 
+def test_a_smaller_share_trains_on_whole_groups_of_a_larger_one_and_is_judged_alike(
+    taxonomy: Taxonomy,
+) -> None:
+    """Sequences of two, so that a group is more than its earliest picture."""
+    everything = tuple(
+        replace(i, fields=i.fields | {"sequence": str(n // 2)})
+        for n, i in enumerate(images(range(600)))
+    )
+
+    def share(value: float, pictures: tuple[Image, ...] = everything) -> Prepared:
+        return prepare(dataset(pictures), taxonomy, replace(CONFIG, train_share=value))
+
+    whole = share(1.0)
+    assert whole.held_back == ()
+    larger = whole
+    for value in (0.5, 0.25):
+        smaller = share(value)
+        assert shas(smaller.train) < shas(larger.train)
+        # 120 groups train: five standard deviations of a binomial draw.
+        assert len(smaller.train.images) / len(whole.train.images) == pytest.approx(value, abs=0.23)
+        sequences = {i.fields["sequence"] for i in smaller.train.images}
+        assert len(smaller.train.images) == 2 * len(sequences), "whole groups"
+        assert (smaller.val, smaller.reference) == (whole.val, whole.reference)
+        assert shas(smaller.train) | set(smaller.held_back) == shas(whole.train)
+        assert report(smaller, taxonomy)["held_back"] == len(smaller.held_back)
+        larger = smaller
+    grown = share(0.25, (*everything, *images(range(600, 700), turn=1)))
+    assert shas(larger.train) <= shas(grown.train), "what trains goes on to train"
+
+
 def test_corrected_reference_labels_are_ignored_and_reported(taxonomy: Taxonomy) -> None:
     data = dataset(images(range(60)))
     first = prepare(data, taxonomy)
@@ -217,6 +247,8 @@ def test_pictures_of_a_released_set_stay_reference_under_another_salt(taxonomy: 
         ({"val": 0.5, "reference": 0.5}, "leave a share for training"),
         ({"val": -0.1}, "must not be negative"),
         ({"near_duplicate_bits": 200}, "expected 0 to 127"),
+        ({"train_share": 0.0}, "above 0 to 1"),
+        ({"train_share": 1.5}, "above 0 to 1"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, float], reason: str) -> None:
