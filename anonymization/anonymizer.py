@@ -22,8 +22,8 @@ from anonymization.obscuring import MASK_THRESHOLD, NO_OUTLINES, obscure
 from anonymization.panorama.gpano import ChosenProjection, choose_projection
 from anonymization.panorama.projection import Equirectangular
 from anonymization.panorama.wrapping import wrapped_copies
+from anonymization.pipeline import Cores
 from anonymization.regions import Regions, Spared
-from anonymization.runtime import load_graph
 from anonymization.settings import DEFAULT_TAXONOMY, Settings
 from anonymization.shapes import Outline
 from anonymization.taxonomy import Taxonomy
@@ -120,6 +120,7 @@ class Anonymizer:
         projection: str | None = None,
         tiling: TilingCard | None = None,
         threads: int | None = None,
+        cores: Cores | None = None,
         runtime: str | None = None,
         seed: int | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -134,7 +135,9 @@ class Anonymizer:
             projection: How pictures are projected, see `choose_projection`; None takes what
                 their metadata state.
             tiling: Into which views pictures are cut, in place of the card's.
-            threads: Threads of one network run; None for all cores.
+            threads: Threads of one network run; None for what suits the number of runs.
+            cores: How the cores are shared between pictures and runs, in place of `threads`;
+                None gives all to one picture after the other.
             runtime: `onnxruntime` or `openvino`; None for the first.
             seed: Makes the noise in obscured pixels repeatable; leave None when publishing.
             max_pixels: Largest picture that is decoded.
@@ -148,14 +151,8 @@ class Anonymizer:
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         settings = settings or Settings()
         card = settings.card(loaded.card.with_thresholds(thresholds or {}))
-        runtimes = {
-            name: load_graph(
-                content, name=f"graph {name} of {loaded.path}", threads=threads, runtime=runtime
-            )
-            for name, content in loaded.graphs.items()
-        }
         return cls(
-            Detector(card, runtimes),
+            Detector.from_bundle(loaded, card=card, threads=threads, cores=cores, runtime=runtime),
             card.taxonomy,
             mask_threshold=card.mask_threshold,
             disabled=settings.disabled,

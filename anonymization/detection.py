@@ -6,7 +6,7 @@ Shapes: N finds, K = 17 keypoints, M = 28 mask cells a side, boxes xyxy half-ope
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from anonymization.finds import (
 )
 from anonymization.heads import head_box
 from anonymization.looks import Look, looks_of, merged, mirror, mirrored_boxes
+from anonymization.networks import Networks, Runtimes
 from anonymization.panorama.gpano import choose_projection
 from anonymization.panorama.layout import views_of
 from anonymization.panorama.merging import Sightings, at_inner_border, merge
@@ -40,7 +41,8 @@ from anonymization.panorama.projection import Equirectangular, Projection
 from anonymization.panorama.views import Pyramid, Tile, View
 from anonymization.panorama.warping import picture_box
 from anonymization.panorama.wrapping import beside_their_faces, canonical
-from anonymization.runtime import InferenceError, OnnxRuntime, Runtime
+from anonymization.pipeline import Cores
+from anonymization.runtime import InferenceError, Runtime, load_graph
 
 __all__ = [
     "MASK_SIDE",
@@ -134,25 +136,41 @@ def prepare(pixels: Pixels, graph: GraphCard, *, look: float = 1.0) -> PreparedP
 class Detector:
     """Runs a bundle's networks on pictures; safe to use from several threads."""
 
-    def __init__(self, card: Card, runtimes: Mapping[str, Runtime]) -> None:
-        """Use these runtimes for the card's graphs, by network name."""
+    def __init__(self, card: Card, networks: Networks | Runtimes) -> None:
+        """Use these networks for the card's graphs, by name."""
         self.card = card
-        self._runtimes = dict(runtimes)
+        self._networks = networks if isinstance(networks, Networks) else Networks.fixed(networks)
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle, *, threads: int | None = None) -> Detector:
-        """Load the bundle's graphs into ONNX Runtime.
+    def from_bundle(
+        cls,
+        bundle: Bundle,
+        *,
+        card: Card | None = None,
+        threads: int | None = None,
+        cores: Cores | None = None,
+        runtime: str | None = None,
+    ) -> Detector:
+        """Load the bundle's graphs.
+
+        Args:
+            bundle: The bundle.
+            card: What to use in place of its card.
+            threads: Threads of one network run; None for what suits the number of runs.
+            cores: How the cores are shared between pictures and runs, in place of `threads`;
+                None gives all to one picture after the other.
+            runtime: `onnxruntime` or `openvino`; None for the first.
 
         Raises:
             RuntimeLoadError: If a graph cannot be loaded.
         """
-        return cls(
-            bundle.card,
-            {
-                name: OnnxRuntime(content, name=f"graph {name} of {bundle.path}", threads=threads)
-                for name, content in bundle.graphs.items()
-            },
-        )
+
+        def load(name: str, threads: int) -> Runtime:
+            graph, said = bundle.graphs[name], f"graph {name} of {bundle.path}"
+            return load_graph(graph, name=said, threads=threads, runtime=runtime)
+
+        shared = cores or Cores.between(1, threads, 1)
+        return cls(card or bundle.card, Networks(tuple(bundle.graphs), load, shared))
 
     def detect(
         self,
@@ -233,14 +251,17 @@ class Detector:
         score_min: float,
         projection: Projection | None,
     ) -> Detections:
-        """Look at one view after the other and make one find of each object."""
+        """Look at all views and make one find of each object."""
         pyramid = Pyramid(pixels)
-        sightings = Sightings.concatenate(
-            [
-                self._sightings(*self._detect_view(view.render(pyramid), score_min), view, number)
-                for number, view in enumerate(views)
-            ]
-        )
+
+        def seen(job: tuple[int, View], runtimes: Runtimes) -> Sightings:
+            number, view = job
+            pixels = view.render(pyramid)
+            looks = [self._look(pixels, *job, runtimes, score_min) for job in self._jobs()]
+            found, extents = self._united(looks, score_min)
+            return self._sightings(found, extents, view, number)
+
+        sightings = Sightings.concatenate(self._networks.each(seen, list(enumerate(views))))
         turn = projection.turn if isinstance(projection, Equirectangular) else None
         found = merge(
             sightings,
@@ -280,48 +301,63 @@ class Detector:
         graphs = self.card.graphs
         return graphs.get(source) or graphs[MASK_NETWORK]
 
+    def _jobs(self) -> list[tuple[Look, str]]:
+        """Return what one view asks for: each graph, as often as the card says."""
+        looks = looks_of(self.card.test_time)
+        return [(look, name) for look in looks for name in self._networks.names]
+
     def _detect_view(self, pixels: Pixels, score_min: float) -> tuple[Detections, Floats]:
-        """Look at one view as often as the card says.
+        """Run every graph on one view, side by side; returns as `_united` does."""
+        return self._united(
+            self._networks.each(
+                lambda job, runtimes: self._look(pixels, *job, runtimes, score_min), self._jobs()
+            ),
+            score_min,
+        )
+
+    def _united(
+        self, seen: Sequence[tuple[Detections, Floats]], score_min: float
+    ) -> tuple[Detections, Floats]:
+        """Make one find of what several looks at one view saw of an object.
 
         Returns:
-            Its finds in the view's pixels, and the box of what each was found by, which is the
+            The finds in the view's pixels, and the box of what each was found by, which is the
             whole person's for a head.
         """
         card = self.card
-        looks = looks_of(card.test_time)
-        seen = [self._look(pixels, look, score_min) for look in looks]
-        if len(looks) == 1 and card.test_time.merge == BEST:
-            return seen[0]  # each graph has made one find of each object already
         found = Detections.concatenate(finds for finds, _ in seen)
         extents = np.concatenate([boxes for _, boxes in seen])
+        if len(looks_of(card.test_time)) == 1 and card.test_time.merge == BEST:
+            return found, extents  # each graph has made one find of each object already
         kept, scores = merged(found, card.test_time, iou=card.nms_iou, score_min=score_min)
         return replace(found.select(kept), scores=scores), extents[kept]
 
-    def _look(self, pixels: Pixels, look: Look, score_min: float) -> tuple[Detections, Floats]:
-        """Run every graph on one view, shown in one way; returns as `_detect_view` does."""
+    def _look(
+        self, pixels: Pixels, look: Look, name: str, runtimes: Runtimes, score_min: float
+    ) -> tuple[Detections, Floats]:
+        """Run one graph on one view, shown in one way; returns as `_united` does."""
         if look.mirrored:
             # A view with negative strides, which OpenCV cannot take.
             flipped = np.ascontiguousarray(pixels[:, ::-1])
-            found, boxes = self._look(flipped, replace(look, mirrored=False), score_min)
+            upright = replace(look, mirrored=False)
+            found, boxes = self._look(flipped, upright, name, runtimes, score_min)
             width = pixels.shape[1]
             return mirror(found, width), mirrored_boxes(boxes, width)
         parts, extents = [], []
-        for name, runtime in self._runtimes.items():
-            graph = self.card.graphs[name]
-            picture = prepare(pixels, graph, look=look.scale)
-            outputs = runtime.run({"image": picture.image})
-            height, width = pixels.shape[:2]
-            if name == MASK_NETWORK:
-                finds = _Finds.from_outputs(outputs, graph, name, MASKS).at_least(score_min)
-                parts.append(_mask_finds(finds, picture, graph, self.card, height, width))
-                extents.append(parts[-1].boxes_xyxy)
-            if name == KEYPOINT_NETWORK or HEATMAPS in outputs:
-                posed = _posed(name, graph, self.card)
-                finds = _Finds.from_outputs(outputs, graph, name, HEATMAPS, posed)
-                finds = finds.at_least(score_min)
-                heads, persons = _head_finds(finds, picture, self.card, height, width)
-                parts.append(heads)
-                extents.append(persons)
+        graph = self.card.graphs[name]
+        picture = prepare(pixels, graph, look=look.scale)
+        outputs = runtimes[name].run({"image": picture.image})
+        height, width = pixels.shape[:2]
+        if name == MASK_NETWORK:
+            finds = _Finds.from_outputs(outputs, graph, name, MASKS).at_least(score_min)
+            parts.append(_mask_finds(finds, picture, graph, self.card, height, width))
+            extents.append(parts[-1].boxes_xyxy)
+        if name == KEYPOINT_NETWORK or HEATMAPS in outputs:
+            posed = _posed(name, graph, self.card)
+            finds = _Finds.from_outputs(outputs, graph, name, HEATMAPS, posed).at_least(score_min)
+            heads, persons = _head_finds(finds, picture, self.card, height, width)
+            parts.append(heads)
+            extents.append(persons)
         return Detections.concatenate(parts), np.concatenate(extents)
 
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from anonymization.errors import BlurloopError
@@ -37,19 +38,46 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def shares(workers: int | None, threads: int | None, pictures: int) -> tuple[int, int]:
-    """Return how many pictures are worked on at once, and the threads of one network run.
+@dataclass(frozen=True)
+class Cores:
+    """How the cores are shared between pictures and network runs.
 
-    As many pictures as cores, each with one thread, beats fewer pictures with more: only a single
-    picture gets all cores for its network.
-
-    Args:
-        workers: As asked for, or None.
-        threads: As asked for, or None.
-        pictures: How many there are.
+    Attributes:
+        workers: Pictures that are worked on at once.
+        share: Cores for the network runs of one picture.
+        runs: Most network runs at once, of all pictures together.
+        threads: Threads of one run; None takes them from a picture's share.
     """
-    at_once = workers or max(1, min(cores(), pictures))
-    return at_once, threads or max(1, cores() // at_once)
+
+    workers: int
+    share: int
+    runs: int
+    threads: int | None = None
+
+    @classmethod
+    def between(cls, workers: int | None, threads: int | None, pictures: int) -> Cores:
+        """Share this machine's cores.
+
+        As many pictures as cores, each with one core, beat fewer pictures with more; a single
+        picture gets all cores for its network runs, and so does the last of a folder.
+
+        Args:
+            workers: As asked for, or None.
+            threads: As asked for, or None.
+            pictures: How many there are.
+        """
+        at_once = workers or max(1, min(cores(), pictures))
+        if threads is not None:
+            return cls(at_once, threads, at_once, threads)
+        return cls(at_once, max(1, cores() // at_once), max(at_once, cores()))
+
+    def threads_of(self, jobs: int) -> int:
+        """Return the threads of one run where a picture has so many.
+
+        >>> [Cores(1, 8, 8).threads_of(jobs) for jobs in (1, 2, 90)]
+        [8, 4, 1]
+        """
+        return self.threads or max(1, self.share // max(1, min(self.share, jobs)))
 
 
 def pixel_budget() -> int:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from anonymization.bundle import Bundle
     from anonymization.job.processing import Processor
     from anonymization.job.results import FileResult, Processed
+    from anonymization.pipeline import Cores
     from anonymization.regions import Regions
 
 
@@ -59,19 +60,19 @@ def run(job: Job) -> int:
     bundle = _bundle(job)
     for line in job.settings.warnings():
         say(f"warning: {line}")
-    from anonymization.pipeline import shares
+    from anonymization.pipeline import Cores
     from anonymization.regions import Regions
 
     regions = Regions.read(job.regions) if job.regions is not None else Regions()
-    workers, threads = shares(job.workers, job.threads, len(plan.tasks))
-    anonymizer = _anonymizer(job, bundle, regions, threads)
+    cores = Cores.between(job.workers, job.threads, len(plan.tasks))
+    anonymizer = _anonymizer(job, bundle, regions, cores)
     interruption = Interruption()
     processor = _processor(job, bundle, anonymizer, interruption.stop, len(plan.tasks))
     with interruption.watched():
         if job.is_stream:
             done = {0: _stream(plan.tasks[0], processor)}
         else:
-            done = _work_off(plan, processor, workers, interruption.stop)
+            done = _work_off(plan, processor, cores.workers, interruption.stop)
     results = [*_left_out(plan), *(done[i].result for i in sorted(done))]
     if interruption.signal:
         say("error: interrupted; what is written is whole, the rest is not written")
@@ -109,13 +110,13 @@ def _bundle(job: Job) -> Bundle | None:
     return bundle
 
 
-def _anonymizer(job: Job, bundle: Bundle | None, regions: Regions, threads: int) -> Anonymizer:
+def _anonymizer(job: Job, bundle: Bundle | None, regions: Regions, cores: Cores) -> Anonymizer:
     import cv2
 
     from anonymization.anonymizer import Anonymizer
     from anonymization.formats.picture import MAX_PIXELS
 
-    cv2.setNumThreads(threads)
+    cv2.setNumThreads(cores.threads or cores.share)
     limit = job.max_pixels or MAX_PIXELS
     if bundle is None or (job.detections is not None and job.audit is None):
         card = None if bundle is None else bundle.card
@@ -133,7 +134,7 @@ def _anonymizer(job: Job, bundle: Bundle | None, regions: Regions, threads: int)
         regions=regions,
         projection=job.projection,
         tiling=dataclasses.replace(tiling, panorama=job.panorama) if job.panorama else None,
-        threads=threads,
+        cores=cores,
         runtime=job.runtime,
         max_pixels=limit,
     )

@@ -1,7 +1,7 @@
 """Views: the pictures that the networks see of one picture, and where their pixels lie in it.
 
 A view is the whole picture, a tile of it, or what a perspective camera would have seen of a
-panorama or fisheye picture. Views are made one after the other, so that memory stays bounded.
+panorama or fisheye picture. Views are made when they are looked at, so that memory stays bounded.
 Coordinates are continuous, the centre of the first pixel is (0.5, 0.5); points that a view does
 not see are NaN in it.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,7 +36,7 @@ CACHED_MAPS = 16
 
 
 class Pyramid:
-    """A picture, and the last reduced copy of it that was asked for.
+    """A picture, and the last reduced copy of it that was asked for; for several threads at once.
 
     Resampling alone would alias where a view has fewer pixels than the picture.
     """
@@ -45,6 +46,7 @@ class Pyramid:
         self.pixels = pixels
         self._factor = 1.0
         self._reduced = pixels
+        self._lock = threading.Lock()
 
     def reduced(self, factor: float) -> Pixels:
         """Return the picture reduced about that much, by area; never enlarged."""
@@ -53,12 +55,13 @@ class Pyramid:
         factor = fitting if factor > NEARLY_NATIVE else min(factor, fitting)
         if factor == 1:
             return self.pixels
-        if factor != self._factor:
-            size = (max(1, round(width * factor)), max(1, round(height * factor)))
-            smaller = cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA)
-            self._reduced = np.asarray(smaller, np.uint8)
-            self._factor = factor
-        return self._reduced
+        with self._lock:
+            if factor != self._factor:
+                size = (max(1, round(width * factor)), max(1, round(height * factor)))
+                smaller = cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA)
+                self._reduced = np.asarray(smaller, np.uint8)
+                self._factor = factor
+            return self._reduced
 
 
 class View(Protocol):

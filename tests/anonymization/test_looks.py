@@ -100,7 +100,9 @@ def test_what_a_mirrored_look_finds_comes_back_exactly() -> None:
     plain, _ = detect(LooksCard())
     runtimes = {MASK_NETWORK: SeesRed("masks"), KEYPOINT_NETWORK: SeesRed("heatmaps")}
     detector = Detector(card(LooksCard(flip=True)), runtimes)
-    flipped, extents = detector._look(picture(), Look(1.0, True), 0.1)
+    seen_by = [detector._look(picture(), Look(1.0, True), name, runtimes, 0.1) for name in runtimes]
+    flipped = Detections.concatenate(found for found, _ in seen_by)
+    extents = np.concatenate([boxes for _, boxes in seen_by])
 
     assert plain.sources == flipped.sources == (MASK_NETWORK, KEYPOINT_NETWORK)
     assert plain.boxes_xyxy[0].tolist() == [20, 16, 76, 72]

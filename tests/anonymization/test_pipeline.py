@@ -6,7 +6,7 @@ import time
 import pytest
 
 from anonymization import pipeline
-from anonymization.pipeline import Budget, StoppedError, shares, work_off
+from anonymization.pipeline import Budget, Cores, StoppedError, work_off
 
 
 def test_results_come_with_their_position_and_tasks_are_taken_late() -> None:
@@ -75,12 +75,13 @@ def test_the_budget_lets_a_large_one_in_alone_and_in_turn() -> None:
 @pytest.mark.parametrize(
     ("workers", "threads", "pictures", "expected"),
     [
-        (None, None, 100, (4, 1)),
-        (None, None, 1, (1, 4)),
-        (None, None, 0, (1, 4)),
-        (2, None, 100, (2, 2)),
-        (8, None, 100, (8, 1)),
-        (None, 3, 100, (4, 3)),
+        (None, None, 100, Cores(4, 1, 4)),
+        (None, None, 1, Cores(1, 4, 4)),
+        (None, None, 0, Cores(1, 4, 4)),
+        (2, None, 100, Cores(2, 2, 4)),
+        (8, None, 100, Cores(8, 1, 8)),
+        (None, 3, 100, Cores(4, 3, 4, 3)),
+        (1, 1, 100, Cores(1, 1, 1, 1)),
     ],
 )
 def test_cores_are_shared_between_pictures_and_networks(
@@ -88,7 +89,21 @@ def test_cores_are_shared_between_pictures_and_networks(
     workers: int | None,
     threads: int | None,
     pictures: int,
-    expected: tuple[int, int],
+    expected: Cores,
 ) -> None:
     monkeypatch.setattr(pipeline, "cores", lambda: 4)
-    assert shares(workers, threads, pictures) == expected
+    assert Cores.between(workers, threads, pictures) == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "threads"),
+    [
+        (Cores(1, 4, 4), 1, 4),  # one network on a flat picture
+        (Cores(1, 4, 4), 2, 2),  # two of them
+        (Cores(1, 4, 4), 90, 1),  # a panorama
+        (Cores(4, 1, 4), 1, 1),  # one picture of a folder
+        (Cores(4, 3, 4, 3), 90, 3),  # as asked for
+    ],
+)
+def test_runs_get_the_cores_that_other_runs_leave(cores: Cores, jobs: int, threads: int) -> None:
+    assert cores.threads_of(jobs) == threads

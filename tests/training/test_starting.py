@@ -91,7 +91,9 @@ def test_classes_are_taken_over_by_name_and_unknown_ones_start_anew() -> None:
 def test_a_layer_of_another_size_starts_anew_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
     name = kept(restless())
     with caplog.at_level("INFO"):
-        new = started(name, heads=HeadConfig(box_features=24, mask_channels=[8], keypoint_channels=[8]))
+        new = started(
+            name, heads=HeadConfig(box_features=24, mask_channels=[8], keypoint_channels=[8])
+        )
 
     assert new.heads.box_predictor.scores.weight.shape == (3, 24)
     assert "start anew: heads.box_head.fc6" in caplog.text
