@@ -17,11 +17,8 @@ from anonymization.errors import BlurloopError
 
 SCHEME = "models:/"
 CHAMPION = "models:/anonymizer@champion"
-DEMO_FOLDERS = (
-    Path(__file__).parents[1] / "models" / "demo",
-    Path(__file__).parent / "models" / "demo",
-)
-"""Where the demo bundle lies: in the repository, or in an installed package."""
+DEMO = Path(__file__).parents[1] / "models" / "demo"
+"""The demo bundle of a clone; wheels hold code and configuration only."""
 
 TRACKING_VARIABLES = ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI")
 
@@ -49,16 +46,10 @@ def load_bundle(model: str | None) -> Bundle:
         BundleError: If the bundle is not what its card says.
     """
     if model is None:
-        demo = demo_folder()
-        if demo is not None and not _registry_is_configured():
-            return Bundle.load(demo)
+        if not _registry_is_configured() and (DEMO / CARD).is_file():
+            return Bundle.load(DEMO)
         return load_registered(_configured_champion())
     return load_registered(model) if model.startswith(SCHEME) else Bundle.load(model)
-
-
-def demo_folder() -> Path | None:
-    """Return the folder of the demo bundle; None where there is none."""
-    return next((folder for folder in DEMO_FOLDERS if (folder / CARD).is_file()), None)
 
 
 def warning_about(model: str | None, bundle: Bundle) -> str | None:
@@ -68,7 +59,7 @@ def warning_about(model: str | None, bundle: Bundle) -> str | None:
         model: The name that it was loaded by.
         bundle: The bundle.
     """
-    if model is not None or bundle.path not in DEMO_FOLDERS:
+    if model is not None or bundle.path != DEMO:
         return bundle.warning
     recalls = {} if bundle.verdict is None else bundle.verdict.recalls()
     measured = ", ".join(f"{name} {recall}" for name, recall in recalls.items())
@@ -85,13 +76,19 @@ def _registry_is_configured() -> bool:
 
 
 def _configured_champion() -> str:
-    if _registry_is_configured() and importlib.util.find_spec("mlflow"):
-        return CHAMPION
-    raise NoModelError(
-        "no model: give --model BUNDLE_FOLDER (the loop writes artifacts/bundle), or "
-        f"--model {CHAMPION}, or install blurloop[registry] and set MLFLOW_TRACKING_URI to use "
-        "the champion"
-    )
+    if not _registry_is_configured():
+        raise NoModelError(
+            "no model: give --model BUNDLE_FOLDER (the loop writes artifacts/bundle; models/demo "
+            f"of a clone is a small one), or --model {CHAMPION}, or install blurloop[registry] and "
+            "set MLFLOW_TRACKING_URI to use the champion"
+        )
+    if importlib.util.find_spec("mlflow") is None:
+        named = next(name for name in TRACKING_VARIABLES if os.environ.get(name))
+        raise NoModelError(
+            f"no model: {named} names a registry, which needs blurloop[registry]; install that, "
+            f"unset {named}, or give --model BUNDLE_FOLDER"
+        )
+    return CHAMPION
 
 
 def load_registered(uri: str) -> Bundle:

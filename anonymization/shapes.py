@@ -7,6 +7,7 @@ at all belong to it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -159,6 +160,8 @@ def region(
     if x1 <= x0 or y1 <= y0:
         return Region(0, 0, np.zeros((0, 0), np.float32))
     grid = _Grid(x0, y0, x1, y1)
+    if spec.shape == "box" and len(extent) == 1 and feather == 0:
+        return _plain_box(boxes[0], margin, grid)
     drawn = outline.on(x0, y0, x1, y1) if outline is not None else None
     inside = _inside(detections, index, spec, grid, mask_threshold, drawn)
     corners = _rotated_corners(inside, grid, margin) if spec.shape == "rotated_box" else None
@@ -205,6 +208,14 @@ class _Grid:
     y1: int
 
     @property
+    def corner(self) -> tuple[int, int]:
+        return self.x0, self.y0
+
+    @property
+    def end(self) -> tuple[int, int]:
+        return self.x1, self.y1
+
+    @property
     def columns(self) -> Floats:
         return np.arange(self.x0, self.x1, dtype=np.float32) + np.float32(0.5)
 
@@ -216,14 +227,17 @@ class _Grid:
 def _crop(
     boxes: list[Floats], growth: float, *, height: int, width: int
 ) -> tuple[int, int, int, int]:
-    stacked = np.stack(boxes).astype(np.float64)
-    x0, y0 = np.floor(stacked[:, :2].min(axis=0) - growth - 1)
-    x1, y1 = np.ceil(stacked[:, 2:].max(axis=0) + growth + 1)
+    def inside(value: float, limit: int) -> int:
+        return min(max(int(value), 0), limit)
+
+    sides = [[float(v) for v in box] for box in boxes]
+    x0, y0 = (min(box[i] for box in sides) - growth - 1 for i in (0, 1))
+    x1, y1 = (max(box[i] for box in sides) + growth + 1 for i in (2, 3))
     return (
-        int(np.clip(x0, 0, width)),
-        int(np.clip(y0, 0, height)),
-        int(np.clip(x1, 0, width)),
-        int(np.clip(y1, 0, height)),
+        inside(math.floor(x0), width),
+        inside(math.floor(y0), height),
+        inside(math.ceil(x1), width),
+        inside(math.ceil(y1), height),
     )
 
 
@@ -292,6 +306,15 @@ def _box_distance(box: Floats, margin: float, grid: _Grid) -> Floats:
     return np.asarray(np.hypot(dy[:, None], dx[None, :]), np.float32)
 
 
+def _plain_box(box: Floats, margin: float, grid: _Grid) -> Region:
+    """Return the region of a box without a faded edge: all that `_box_distance` calls inside."""
+    x0, y0 = (max(math.floor(v - margin), low) for v, low in zip(box[:2], grid.corner, strict=True))
+    x1, y1 = (min(math.ceil(v + margin), top) for v, top in zip(box[2:], grid.end, strict=True))
+    return Region(
+        int(x0), int(y0), np.ones((max(int(y1 - y0), 0), max(int(x1 - x0), 0)), np.float32)
+    )
+
+
 def _ellipse_distance(box: Floats, margin: float, grid: _Grid) -> Floats:
     """Return the first-order distance to the ellipse in the grown box, half a pixel inward.
 
@@ -301,10 +324,13 @@ def _ellipse_distance(box: Floats, margin: float, grid: _Grid) -> Floats:
     a, b = (max(float(s) / 2 + margin, 0.5) for s in (box[2] - box[0], box[3] - box[1]))
     dx = (grid.columns - (box[0] + box[2]) / 2)[None, :]
     dy = (grid.rows - (box[1] + box[3]) / 2)[:, None]
-    radius = np.sqrt((dx / a) ** 2 + (dy / b) ** 2)
+    square = (dx / a) ** 2 + (dy / b) ** 2
     slope = np.sqrt((dx / a**2) ** 2 + (dy / b**2) ** 2)
-    distance = (radius - 1) * radius / np.maximum(slope, 1e-9)
-    return np.asarray(np.where(radius <= 1, 0, distance - 0.5), np.float32)
+    distance = square - np.sqrt(square)
+    distance /= np.maximum(slope, np.float32(1e-9))
+    distance -= np.float32(0.5)
+    distance[square <= 1] = 0
+    return np.asarray(distance, np.float32)
 
 
 def _rotated_corners(inside: Bools | None, grid: _Grid, margin: float) -> Floats | None:

@@ -141,7 +141,10 @@ def test_a_threshold_can_be_raised(
     assert run(monkeypatch, *given, "--threshold", "face") == 2
 
 
-def test_without_a_model_the_error_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_model_the_error_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anonymization.registry.DEMO", tmp_path / "not in this installation")
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(NoModelError, match="--model BUNDLE_FOLDER"):

@@ -355,8 +355,25 @@ def test_without_a_name_the_demo_bundle_is_used_and_said_to_be(
         "classes": {"face": recall},
     }  # fmt: skip
     (constant_bundle.path / "verdict.json").write_text(json.dumps(verdict))
-    monkeypatch.setattr("anonymization.registry.DEMO_FOLDERS", (constant_bundle.path,))
+    monkeypatch.setattr("anonymization.registry.DEMO", constant_bundle.path)
     picture(tmp_path / "in/a.png")
     assert run(model=False) == 0
     said = capsys.readouterr().err
     assert "this is the demo bundle, measured recall (detected/covered): face 0.910/0.930" in said
+
+
+def test_a_registry_that_cannot_be_asked_is_an_error_and_no_reason_for_the_demo(
+    tmp_path: Path,
+    constant_bundle: Bundle,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///registry.db")
+    monkeypatch.setattr("anonymization.registry.DEMO", constant_bundle.path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    picture(tmp_path / "in/a.png")
+    assert run(model=False) == 2
+    said = capsys.readouterr().err
+    assert "MLFLOW_TRACKING_URI names a registry, which needs blurloop[registry]" in said
+    assert not (tmp_path / "out").exists()
