@@ -6,14 +6,15 @@ import html
 import logging
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from annotation.backend import AnnotationConfig
-from annotation.client import ProjectGoneError, Server, api_key
-from annotation.labelling import Pair, instructions, labelling, updated
+from annotation.client import ProjectGoneError, Server, TaskRow, api_key
+from annotation.labelling import instructions, labelling, updated
 from annotation.labels import TAGS
 from annotation.pull import Pulled, pulled, without_duplicates
 from annotation.push import Push
@@ -27,7 +28,7 @@ from annotation.snapshot import (
 from anonymization.files import read_json
 from anonymization.taxonomy import Taxonomy
 from data.coco import Dataset
-from data.layout import ANNOTATIONS, COLLECTED, MANIFEST, REPORTS, REVIEWED
+from data.layout import ANNOTATIONS, COLLECTED, MANIFEST, PICTURES, REPORTS, REVIEWED
 from data.manifest import Manifest
 from data.preparation import PreparationConfig
 
@@ -56,11 +57,13 @@ def sync(
     rows = without_duplicates(server, list(server.tasks(project)))
     head = Head(server.url, project, config.project)
     with pulled(server, project, rows, folder.parent) as found:
-        since = _bring_up_to_date(server, project, config, taxonomy, found.used)
+        since = _bring_up_to_date(server, project, config, taxonomy, found)
+        reviewed = Manifest.read(REVIEWED / MANIFEST)
+        _warn_of_gone(rows, reviewed)
         push = Push(server, project, config, taxonomy, preparation)
         push.run(
             rows,
-            Manifest.read(REVIEWED / MANIFEST),
+            reviewed,
             Dataset.read(COLLECTED / ANNOTATIONS, taxonomy),
             queue=read_json(QUEUE) if QUEUE.exists() else None,
             finished=found.finished,
@@ -102,16 +105,23 @@ def _bring_up_to_date(
     project: int,
     config: AnnotationConfig,
     taxonomy: Taxonomy,
-    used: Counter[Pair],
+    found: Pulled,
 ) -> dict[str, str | None]:
     """Give the project today's taxonomy, instructions and pictures; return the moments."""
     there = server.project(project)
     drafts = server.draft_labels(project)
+    used = Counter(found.used)
     for kind in TAGS.keys() & drafts.keys():
-        counts = drafts[kind]
-        used.update({(kind, label): count for label, count in counts.items()})
+        used.update({(kind, label): count for label, count in drafts[kind].items()})
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    new = updated(there["label_config"], taxonomy, keypoints=config.keypoints, used=used, now=now)
+    new = updated(
+        there["label_config"],
+        taxonomy,
+        keypoints=config.keypoints,
+        used=used,
+        now=now,
+        found_in=found.found_in,
+    )
     serving = Serving.of(config)
     serving.open(server, project)
     wanted = {
@@ -142,6 +152,21 @@ def _differs(name: str, there: Any, wanted: Any) -> bool:
 def _words(text: Any) -> list[str]:
     plain = html.unescape(str(text))
     return re.findall(r'src="([^"]*)"', plain) + re.sub(r"<[^>]*>", " ", plain).split()
+
+
+def _warn_of_gone(rows: Sequence[TaskRow], reviewed: Manifest) -> None:
+    """Name open tasks that show annotators nothing; people may be at work on them: they stay."""
+    there = {p.sha256 for p in reviewed.pictures if (PICTURES / p.file_name).is_file()}
+    gone = [row for row in rows if not row.annotated + row.cancelled and row.sha256 not in there]
+    if gone:
+        log.warning(
+            "%d open tasks have no picture any more (first: task %d, picture %s): it was collected "
+            "no more, or rejected since. Delete these tasks in Label Studio, or bring the pictures "
+            "back (dvc checkout artifacts/collected artifacts/reviewed)",
+            len(gone),
+            gone[0].id,
+            str(gone[0].sha256)[:12],
+        )
 
 
 def _log(last: Head | None, found: Pulled, tasks: int) -> None:

@@ -17,12 +17,33 @@ from anonymization.taxonomy import KEYPOINT_NAMES, Taxonomy
 DOUBT = "doubt"
 """Field of a task that says what validation doubts; empty where it doubts nothing."""
 SINCE = "since"
+EDITOR_KEYS = frozenset("behkmopruvw")
+"""Letters by which Label Studio's editor takes its own tools: no label may have one."""
 _FIRST_KEYS = "123456789"
-_SECOND_KEYS = "qweasdfgy"
-_CHOICE_KEYS = {IDENTIFIABLE: ("i", "n"), OCCLUDED: ("o", "p"), CROWD: ("m",)}
+_SECOND_KEYS = "asdfgjlqyz"
+_CHOICE_KEYS = {IDENTIFIABLE: ("i", "n"), OCCLUDED: ("c", "x"), CROWD: ("t",)}
+_NOSE_KEY, _LEFT_KEYS, _RIGHT_KEYS = "n", "qwetyuio", "asdghjkl"
+"""With shift, left above right on the keyboard, from the eyes down; shift+r is the editor's."""
+_DRAWN_FIRST = ("polygon", "ellipse", "rectangle", "brush")
+"""Order on the screen; the first is what an annotator has in hand."""
 _STYLE = (
-    ".blurloop-tools { display: flex; flex-wrap: wrap; gap: 0 1.5em; } "
-    ".blurloop-tools > div { margin: 0; } "
+    # What people choose from stays above the picture, and in sight when a tall one is scrolled.
+    ".blurloop-strip { position: sticky; top: 0; z-index: 5; padding-bottom: 4px; "
+    "background: var(--color-neutral-background, #fff); } "
+    ".blurloop-row { display: flex; flex-wrap: wrap; align-items: center; gap: 0 12px; } "
+    ".blurloop-tool { display: flex; align-items: center; gap: 6px; } "
+    # The editor writes its margins into the elements.
+    ".blurloop-strip h4, .blurloop-strip .lsf-labels, .blurloop-strip .lsf-choices "
+    "{ margin: 0 !important; } "
+    ".blurloop-tool h4 { font-size: 13px !important; font-weight: 400 !important; } "
+    ".blurloop-strip > h4 { color: #b3261e !important; font-size: 15px !important; } "
+    ".blurloop-strip > h4:not(:empty)::before { content: 'Look again: '; } "
+    ".blurloop-strip .lsf-label { margin: 2px 4px 2px 0; padding: 0 6px; font-size: 13px; } "
+    ".blurloop-strip .lsf-label__hotkey { margin-left: 6px; } "
+    ".blurloop-points .lsf-label, .blurloop-points .lsf-label__hotkey { font-size: 11px; } "
+    ".blurloop-points .lsf-label { height: 20px; margin: 1px 3px 1px 0; } "
+    # Nothing moves when a region is selected.
+    ".blurloop-said { min-height: 30px; } "
     ".lsf-header:empty { display: none; }"
 )
 Pair = tuple[str, str]
@@ -74,19 +95,19 @@ def labelling(
     keys = dict(zip(pairs, _keys(pairs, taxonomy), strict=True))
     root = ElementTree.Element("View")
     ElementTree.SubElement(root, "Style").text = _STYLE
-    ElementTree.SubElement(root, "Header", value=f"${DOUBT}", size="5")
+    strip = ElementTree.SubElement(root, "View", className="blurloop-strip")
+    ElementTree.SubElement(strip, "Header", value=f"${DOUBT}", size="5")
+    tools = ElementTree.SubElement(strip, "View", className="blurloop-row")
+    for kind in _DRAWN_FIRST:
+        labels = [name for tool, name in pairs if tool == kind]
+        if labels:
+            _add_tool(tools, kind, labels, taxonomy, keys, moments)
+    _add_keypoints(strip, taxonomy, wanted=keypoints)
+    _add_choices(strip)
     ElementTree.SubElement(
         root, "Image", name=IMAGE, value=f"${IMAGE}", zoom="true", zoomControl="true",
         brightnessControl="true", contrastControl="true", crosshair="true",
     )  # fmt: skip
-    tools = ElementTree.SubElement(root, "View", className="blurloop-tools")
-    for kind in TAGS:
-        labels = [name for tool, name in pairs if tool == kind]
-        if kind == "keypoint":
-            _add_keypoints(root, taxonomy, wanted=keypoints)
-        elif labels:
-            _add_tool(tools, kind, labels, taxonomy, keys, moments)
-    _add_choices(root)
     ElementTree.indent(root)
     return Labelling(ElementTree.tostring(root, encoding="unicode"), moments)
 
@@ -107,7 +128,7 @@ def _add_tool(
     keys: Mapping[Pair, str],
     since: Mapping[str, str | None],
 ) -> None:
-    box = ElementTree.SubElement(parent, "View")
+    box = ElementTree.SubElement(parent, "View", className="blurloop-tool")
     ElementTree.SubElement(box, "Header", value=kind, size="6")
     values = {"name": kind, "toName": IMAGE}
     values |= {"canRotate": "true"} if kind == "rectangle" else {}
@@ -124,23 +145,24 @@ def _add_tool(
 def _add_keypoints(root: ElementTree.Element, taxonomy: Taxonomy, *, wanted: bool) -> None:
     if not (wanted and taxonomy.keypoint_class):
         return
-    box = ElementTree.SubElement(root, "View")
-    text = f"keypoints of a {taxonomy.keypoint_class}; occluded ones, too, where you can tell"
-    ElementTree.SubElement(box, "Header", value=text, size="6")
+    box = ElementTree.SubElement(root, "View", className="blurloop-points")
     tag = ElementTree.SubElement(
         box, TAGS["keypoint"], name="keypoint", toName=IMAGE, strokeWidth="3"
     )
-    for name in KEYPOINT_NAMES:
+    keys = [_NOSE_KEY, *(key for pair in zip(_LEFT_KEYS, _RIGHT_KEYS, strict=True) for key in pair)]
+    for name, key in zip(KEYPOINT_NAMES, keys, strict=True):
         # Left and right differ, so that a swapped pair is seen.
         color = "#f58231" if name.startswith("left") else "#42d4f4"
         color = "#911eb4" if name == "nose" else color
-        ElementTree.SubElement(tag, "Label", value=name, background=color)
+        about = {"value": name, "background": color, "hotkey": f"shift+{key}"}
+        ElementTree.SubElement(tag, "Label", about)
 
 
 def _add_choices(root: ElementTree.Element) -> None:
+    box = ElementTree.SubElement(root, "View", className="blurloop-row blurloop-said")
     for name, meanings in CHOICES.items():
         tag = ElementTree.SubElement(
-            root, "Choices", name=name, toName=IMAGE, perRegion="true",
+            box, "Choices", name=name, toName=IMAGE, perRegion="true",
             choice="multiple" if len(meanings) == 1 else "single", showInline="true",
         )  # fmt: skip
         for (word, _), key in zip(meanings, _CHOICE_KEYS[name], strict=True):
@@ -176,6 +198,7 @@ def updated(
     keypoints: bool,
     used: Mapping[Pair, int],
     now: str,
+    found_in: Mapping[Pair, str] | None = None,
 ) -> Labelling:
     """Return the configuration that an existing project gets.
 
@@ -188,28 +211,35 @@ def updated(
         keypoints: Whether persons get keypoints.
         used: Number of regions in annotations and drafts, per tool and class.
         now: ISO 8601 time.
+        found_in: Where the first region of each tool and class stands; of others, in drafts.
 
     Raises:
         LabellingError: If regions carry a label that the taxonomy lacks, or are keypoints where it
-            asks for none; the message counts them.
+            asks for none; the message counts them and names the first.
     """
     _, since = read_pairs(old_xml)
     for (kind, name), count in sorted(used.items()):
         if kind != "keypoint" and name not in taxonomy.classes and count:
             raise LabellingError(
                 f"the taxonomy has no class {name!r}, but {count} {kind} regions in the project "
-                "carry it and would lose their label. Keep the class in conf/taxonomy, or give "
-                "these regions another label in Label Studio first"
+                f"carry it ({_first(found_in, kind, name)}) and would lose their label. Keep the "
+                "class in conf/taxonomy, or give these regions another label in Label Studio first"
             )
     moments = {name: since.get(name, None if not since else now) for name in taxonomy.names}
     in_use = [pair for pair, count in used.items() if count]
-    has_points = any(kind == "keypoint" for kind, _ in in_use)
-    if has_points and taxonomy.keypoint_class is None:
+    points = sorted(name for kind, name in in_use if kind == "keypoint")
+    if points and taxonomy.keypoint_class is None:
         raise LabellingError(
-            "the taxonomy has no keypoint_class, but the project has keypoints, which would be "
-            "lost. Keep it in conf/taxonomy, or delete the keypoints in Label Studio first"
+            "the taxonomy has no keypoint_class, but the project has keypoints "
+            f"({_first(found_in, 'keypoint', points[0])}), which would be lost. Keep it in "
+            "conf/taxonomy, or delete the keypoints in Label Studio first"
         )
-    return labelling(taxonomy, keypoints=keypoints or has_points, kept=in_use, since=moments)
+    return labelling(taxonomy, keypoints=keypoints or bool(points), kept=in_use, since=moments)
+
+
+def _first(found_in: Mapping[Pair, str] | None, kind: str, name: str) -> str:
+    where = (found_in or {}).get((kind, name))
+    return f"first in {where}" if where else "in drafts"
 
 
 def covered_classes(
@@ -239,16 +269,16 @@ def instructions(taxonomy: Taxonomy, pictures: Mapping[str, tuple[str, str]]) ->
     rows = []
     for name, spec in taxonomy.classes.items():
         tools = " or ".join(TOOLS[spec.geometry])
-        side, limit = spec.identifiable_side, spec.identifiable_px
+        side = {"width": "wide", "height": "high"}[spec.identifiable_side]
         shown = "".join(
-            f'<td><img src="{address}" alt="{name}: {word}" width="150"><br>{word}</td>'
+            f'<td><img src="{address}" alt="{name}: {word}" width="130"><br>{word}</td>'
             for address, word in zip(
                 pictures.get(name, ()), ("identifiable", "not identifiable"), strict=False
             )
         )
         rows.append(
             f"<tr><td><b>{name}</b></td><td>{tools}</td>"
-            f"<td>{side} of {limit:g} px or more</td>{shown}</tr>"
+            f"<td>{spec.identifiable_px:g} px {side}</td>{shown}</tr>"
         )
     points = (
         f"<p>A {taxonomy.keypoint_class}'s keypoints belong to it: with the person selected, "
@@ -262,7 +292,7 @@ def instructions(taxonomy: Taxonomy, pictures: Mapping[str, tuple[str, str]]) ->
         "<p>A miss is a person exposed: mark small, cut, mirrored and half hidden ones, too. "
         "What is drawn already was found by a model: correct it, delete what is wrong, and above "
         "all add what it missed.</p>"
-        "<table><tr><th>class</th><th>draw with</th><th>identifiable when nobody says</th>"
+        '<table cellpadding="6"><tr><th>class</th><th>draw with</th><th>identifiable from</th>'
         "<th></th><th></th></tr>" + "".join(rows) + "</table>"
         "<p>Say <i>identifiable</i> or <i>not identifiable</i> of a region where its size alone "
         "would say something else: a sharp small face, a large one that is blurred or turned "
@@ -273,4 +303,7 @@ def instructions(taxonomy: Taxonomy, pictures: Mapping[str, tuple[str, str]]) ->
         + points
         + "<p>Skip pictures that you cannot judge. A picture "
         "that shows nothing of all this is submitted as it is.</p>"
+        "<p><b>Keys</b> stand on the labels. ctrl+enter submits, ctrl+space skips, ctrl+z takes "
+        "back. v selects and moves, h pans, u lets a region go, ctrl+h hides all regions to see "
+        "the picture under them, [ and ] change the brush, e erases.</p>"
     )

@@ -27,11 +27,13 @@ class Pulled:
     Attributes:
         lines: Reads the lines of the snapshot again from the start.
         used: Number of regions per tool and label.
+        found_in: Where the first region of each tool and label stands, in words.
         finished: Time of the newest annotation, by SHA-256; None where a task was only skipped.
     """
 
     lines: Callable[[], Iterator[dict[str, Any]]]
     used: Counter[Pair] = field(default_factory=Counter)
+    found_in: dict[Pair, str] = field(default_factory=dict)
     finished: dict[str, str | None] = field(default_factory=dict)
 
 
@@ -78,8 +80,10 @@ def _note(line: dict[str, Any], found: Pulled) -> None:
         for result in annotation["result"] or []:
             kind = KINDS.get(str(result.get("type")))
             labels = (result.get("value") or {}).get(str(result.get("type"))) or []
-            if kind is not None:
-                found.used.update((kind, str(label)) for label in labels)
+            for pair in ((kind, str(label)) for label in labels if kind is not None):
+                found.used[pair] += 1
+                where = f"annotation {annotation['id']} of task {line['task']}"
+                found.found_in.setdefault(pair, where)
 
 
 def without_duplicates(server: Server, rows: list[TaskRow]) -> list[TaskRow]:

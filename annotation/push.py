@@ -68,7 +68,7 @@ class Push:
             new = [p for p in new if p.sha256 in doubted or not _labelled(images.get(p.sha256))]
         space = room(
             cap=self.config.tasks_per_turn,
-            open_tasks=sum(not row.annotated for row in rows),
+            open_tasks=sum(not row.annotated + row.cancelled for row in rows),
             open_max=self.config.open_tasks_max,
         )
         if not new or not space:

@@ -245,7 +245,8 @@ def annotated(
             reading.states["not_reviewed"] += 1
             log.warning(
                 "task %s is annotated, but its picture %s is not among the reviewed ones: "
-                "collected no more, or rejected since; left out",
+                "collected no more, or rejected since; left out. Collect the picture again to "
+                "use its labels, or delete the task in Label Studio",
                 line["task"],
                 line["sha256"][:12],
             )

@@ -10,6 +10,8 @@
                     `python -m benchmarks.network_cost --help` for the rest
     coco_metrics    ratio of our COCO metrics to pycocotools' (promised: 8), and equal numbers
     encoding        reading and writing a big JPEG as a multiple of libjpeg-turbo's (promised: 1.5)
+    label_studio    tasks a second pulled from a real Label Studio server (promised: 100), and the
+                    memory that it takes; needs `make label-studio-install`; 10,000 tasks
     start_up        seconds until each stage has printed its --help (promised: under 2)
     idle            seconds of a `dvc repro` with nothing to do (promised: at most 5)
     smoke           seconds of the whole loop with experiment/smoke (promised: under 60)
@@ -152,11 +154,17 @@ def encoding() -> None:
     subprocess.run([sys.executable, "-m", "benchmarks.encoding"], cwd=ROOT, check=True)
 
 
+def label_studio() -> None:
+    """Print how fast annotations are pulled from a server, and in how much memory."""
+    subprocess.run([sys.executable, "-m", "benchmarks.label_studio"], cwd=ROOT, check=True)
+
+
 MEASURES: dict[str, Callable[[], None]] = {
     "anonymizing": anonymizing,
     "encoding": encoding,
     "coco_metrics": coco_metrics,
     "variants": variants,
+    "label_studio": label_studio,
     "training_step": training_step,
     "network_cost": network_cost,
     "start_up": start_up,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -28,6 +30,18 @@ def realdata() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip(f"needs the real photographs; {folder} is missing (set BLURLOOP_REALDATA)")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def constant_networks() -> ModuleType:
+    """Module with `constant_graph` and `mask_outputs`; test folders are no packages."""
+    path = Path(__file__).parent / "anonymization/conftest.py"
+    spec = importlib.util.spec_from_file_location("constant_networks", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass

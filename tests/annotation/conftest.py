@@ -71,9 +71,12 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         pytest.skip("needs a Label Studio server: `make label-studio-install` puts it there")
     root = tmp_path_factory.mktemp("label-studio")
     server = LocalServer(folder=root / "server", program=PROGRAM, documents=root, port=free_port())
-    account = server.start()
-    yield Running(server, account, root)
-    server.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        # A test's object store stands on this machine, where the server would not look for one.
+        patch.setenv("USE_DEFAULT_BANNED_SUBNETS", "false")
+        account = server.start()
+        yield Running(server, account, root)
+        server.stop()
 
 
 @pytest.fixture
@@ -85,10 +88,18 @@ def driver() -> str:
     return found
 
 
-def picture_bytes(seed: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> bytes:
+def picture_bytes(seed: int, *, on_its_side: bool = False) -> bytes:
+    """Return a PNG, or a JPEG that EXIF turns by a quarter, of the same size when upright."""
     blocks = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    size = (HEIGHT, WIDTH) if on_its_side else (WIDTH, HEIGHT)
+    picture = Pillow.fromarray(blocks).resize(size, Pillow.Resampling.NEAREST)
     buffer = io.BytesIO()
-    Pillow.fromarray(blocks).resize(size, Pillow.Resampling.NEAREST).save(buffer, "PNG")
+    if on_its_side:
+        exif = Pillow.Exif()
+        exif[0x0112] = 6
+        picture.save(buffer, "JPEG", exif=exif)
+    else:
+        picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -100,15 +111,21 @@ class Desk:
     config: AnnotationConfig
     folder: Path
 
-    def collect(self, count: int, labels: dict[int, list[Annotation]] | None = None) -> list[str]:
+    def collect(
+        self,
+        count: int,
+        labels: dict[int, list[Annotation]] | None = None,
+        *,
+        on_its_side: bool = False,
+    ) -> list[str]:
         """Draw pictures with the labels of their source; return their SHA-256s."""
         import hashlib
 
         pictures, images, annotations = [], [], []
         for number in range(count):
-            content = picture_bytes(number)
+            content = picture_bytes(number, on_its_side=on_its_side)
             sha256 = hashlib.sha256(content).hexdigest()
-            path = PICTURES / f"{sha256}.png"
+            path = PICTURES / f"{sha256}.{'jpg' if on_its_side else 'png'}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             pictures.append(Picture(sha256, path.name, WIDTH, HEIGHT, "drawn", f"{number}.png"))
@@ -166,7 +183,7 @@ def desk(
     label_studio: Running, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Desk:
     """A desk whose project is named after the test."""
-    folder = label_studio.root / f"desk-{os.getpid()}-{request.node.name[:60]}"
+    folder = label_studio.root / f"desk-{os.getpid()}-{request.node.name[-60:]}"
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv(KEY_VARIABLE, label_studio.account.token)

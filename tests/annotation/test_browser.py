@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
 import json
+import os
 import socket
 import subprocess
 import time
@@ -14,8 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image as Pillow
 
 from annotation.account import Account
+from annotation.guide import draw_guide
+from annotation.snapshot import read_lines
+from anonymization.taxonomy import Taxonomy
+from conf import arguments, compose
+from data.coco import Annotation, Dataset, Image, mask_to_rle
+from data.layout import ANNOTATIONS, COLLECTED, MANIFEST, PICTURES, REVIEWED, SNAPSHOT
+from data.manifest import Manifest, Picture
+from data.street import StreetConfig, draw_sequence
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """Key of an element's reference (https://www.w3.org/TR/webdriver2/, section 11)."""
@@ -37,7 +49,9 @@ class Browser:
         )
         self._wait_for_driver()
         options = {"args": [*ARGUMENTS, f"--user-data-dir={folder / 'profile'}"]}
-        wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
+        patience = dict.fromkeys(("script", "pageLoad"), 1000 * TIMEOUT_S)
+        asked = {"goog:chromeOptions": options, "timeouts": patience}
+        wanted = {"capabilities": {"alwaysMatch": asked}}
         self._session = self._ask("POST", "/session", wanted)["sessionId"]
 
     def _wait_for_driver(self) -> None:
@@ -119,6 +133,12 @@ class Browser:
         board = {"type": "key", "id": "keyboard", "actions": steps}
         self._in_session("POST", "/actions", {"actions": [board]})
 
+    def resize(self, width: int, height: int) -> None:
+        """Give the page this size."""
+        self._in_session("POST", "/window/rect", {"width": width, "height": height})
+        frame_px = height - int(self.run("return innerHeight"))
+        self._in_session("POST", "/window/rect", {"width": width, "height": height + frame_px})
+
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._in_session("GET", "/screenshot")))
 
@@ -153,10 +173,11 @@ REGIONS = """
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("label_studio")
+@pytest.mark.parametrize("on_its_side", [False, True], ids=["upright", "turned-by-exif"])
 def test_an_annotator_moves_a_predicted_face_and_the_loop_learns_of_it(
-    desk, drawn, driver, tmp_path
+    desk, drawn, driver, tmp_path, on_its_side
 ):
-    (sha256,) = desk.collect(1, {0: drawn()})
+    (sha256,) = desk.collect(1, {0: drawn()}, on_its_side=on_its_side)
     desk.doubt({sha256: "face 1 looks too far to the left"})
     desk.sync(source_labels=True)
     (task,) = desk.tasks()
@@ -190,6 +211,111 @@ def test_an_annotator_moves_a_predicted_face_and_the_loop_learns_of_it(
     person = next(a for a in dataset.annotations if a.class_name == "person")
     assert person.keypoints is not None
     assert len(person.segmentation) == 2
+
+
+IN_SIGHT = """
+    return [...document.querySelectorAll(arguments[0])].filter(e => {
+        const box = e.getBoundingClientRect();
+        return box.width && box.top >= 0 && box.bottom <= innerHeight
+            && box.left >= 0 && box.right <= innerWidth;
+    }).map(e => e.innerText.trim());
+"""
+"""Texts of the elements that an annotator sees without scrolling."""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("label_studio")
+def test_all_that_an_annotator_chooses_from_is_in_sight_and_answers_to_its_key(
+    desk, driver, tmp_path, monkeypatch
+):
+    """BLURLOOP_SCREENSHOTS names a folder for the pictures of docs/annotation.md."""
+    monkeypatch.setattr("annotation.serving.draw_guide", draw_guide)
+    taxonomy = arguments(compose(), {"taxonomy": Taxonomy})["taxonomy"]
+    sha256 = collect_street_scene(taxonomy)
+    desk.doubt({sha256: "vehicle 3 and 4 are nearly the same box"})
+    desk.sync(taxonomy=taxonomy, source_labels=True)
+    shots = Path(os.environ.get("BLURLOOP_SCREENSHOTS", tmp_path))
+    browser = Browser(driver, tmp_path, free_port())
+    try:
+        browser.resize(1440, 900)
+        sign_in(browser, desk.config.url, desk.running.account)
+        browser.open(f"{desk.config.url}/projects/{desk.project}/data?labeling=1")
+        browser.until(REGIONS)
+        guide = "[...document.querySelectorAll('[class*=modal] img')]"
+        browser.until(f"return {guide}.length === 8 && {guide}.every(i => i.naturalWidth > 50)")
+        browser.screenshot(shots / "annotation-instructions.png")
+        browser.run("document.querySelector('[class*=modal] button').click()")
+        browser.until("return !document.querySelector('[class*=modal] img')")
+
+        labels = browser.run(IN_SIGHT, ".lsf-label")
+        assert len(labels) == 2 * len(taxonomy.names) + 17
+        assert [text.split()[-1] for text in labels].count("v") == 0
+        place = "return document.querySelector('.konvajs-content').getBoundingClientRect().top"
+        top = browser.run(place)
+        browser.run(SELECT_LARGEST_FACE)
+        browser.until("return document.querySelectorAll('.lsf-choice').length === 5")
+        assert len(browser.run(IN_SIGHT, ".lsf-choice")) == 5
+        assert browser.run(place) == top  # the picture stays where it is
+        browser.screenshot(shots / "annotation-task.png")
+        browser.keys("nc")
+        browser.until(SAID, ["not identifiable", "occluded"])
+        browser.run(SUBMIT)
+        wait_for(lambda: desk.tasks()[0].annotated == 1)
+    finally:
+        browser.close()
+    desk.sync(taxonomy=taxonomy, source_labels=True)
+    said = [
+        result["value"]["choices"]
+        for line in read_lines(SNAPSHOT)
+        for annotation in line["annotations"]
+        for result in annotation["result"]
+        if result["type"] == "choices"
+    ]
+    assert ["not identifiable"] in said
+    assert ["occluded"] in said
+
+
+SELECT_LARGEST_FACE = """
+    const annotation = Htx.annotationStore.selected;
+    const faces = annotation.regionStore.regions.filter(r => r.type === 'ellipseregion');
+    annotation.selectArea(faces.sort((a, b) => b.radiusX - a.radiusX)[0]);
+"""
+SAID = """
+    const [region] = Htx.annotationStore.selected.selectedRegions;
+    const words = region.results.flatMap(r => r.value && r.value.choices || r.mainValue || []);
+    return arguments[0].every(word => words.includes(word));
+"""
+
+
+def collect_street_scene(taxonomy: Taxonomy) -> str:
+    """Draw a street with its labels; return the picture's SHA-256."""
+    config = StreetConfig(
+        scenes=1, sequence_length=1, seed=3, width=1024, height=640, night_share=0, blur_share=0,
+        empty_share=0,
+    )  # fmt: skip
+    (scene,) = draw_sequence(config, 0)
+    height, width = scene.pixels.shape[:2]
+    buffer = io.BytesIO()
+    Pillow.fromarray(scene.pixels).save(buffer, "PNG")
+    sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
+    path = PICTURES / f"{sha256}.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(buffer.getvalue())
+    things = [thing for thing in scene.objects if thing.mask.any()]
+    objects = [
+        Annotation(
+            number, 1, thing.class_name, thing.box_xyxy,
+            mask_to_rle(thing.mask) if taxonomy[thing.class_name].geometry == "mask" else None,
+            keypoints=thing.keypoints,
+        )
+        for number, thing in enumerate(things, start=1)
+    ]  # fmt: skip
+    Manifest((Picture(sha256, path.name, width, height, "drawn", "a.png"),)).write(
+        REVIEWED / MANIFEST
+    )
+    image = Image(1, sha256, path.name, width, height, taxonomy.names)
+    Dataset((image,), tuple(objects)).write(COLLECTED / ANNOTATIONS, taxonomy)
+    return sha256
 
 
 SUBMIT = """

@@ -9,11 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 import urllib.error
 import urllib.request
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from annotation.client import (
@@ -28,6 +31,7 @@ from annotation.regions import Size
 from annotation.snapshot import read_head
 from annotation.to_label_studio import annotations_to_results
 from anonymization.taxonomy import ClassSpec, Taxonomy
+from data.coco import Annotation, mask_to_rle
 from data.layout import PICTURES, SNAPSHOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("label_studio")]
@@ -272,29 +276,38 @@ def test_no_server_is_asked_in_an_experiment_or_with_the_switch_off(desk, result
     assert desk.snapshot_bytes() != before
 
 
-def test_many_tasks_are_pulled_page_by_page(desk, results):
-    import tracemalloc
-
+def test_many_tasks_are_pulled_page_by_page_in_memory_that_does_not_grow_with_them(desk):
     desk.collect(1)
     desk.sync()
-    count = 1200
-    for start in range(0, count, 300):
-        tasks = [
-            {
-                "data": {"image": "x", "sha256": f"{n:064x}", "doubt": ""},
-                "annotations": [{"result": results}],
-            }
-            for n in range(start, start + 300)
-        ]
-        desk.server.add_tasks(desk.project, tasks)
-    tracemalloc.start()
-    desk.sync()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert read_head(SNAPSHOT).tasks == count
-    # All lines together are some 5 MB; a page of a hundred tasks with its objects is less.
-    assert (SNAPSHOT / "tasks.jsonl").stat().st_size > 3e6
-    assert peak < 12e6
+    noise = np.random.default_rng(0).random((120, 160)) < 0.5
+    brush = Annotation(1, 1, "person", (0, 0, 160, 120), mask_to_rle(noise))
+    results = annotations_to_results([brush], _taxonomy(), Size(160, 120))
+
+    def add(first: int, last: int) -> None:
+        for start in range(first, last, 100):
+            numbers = range(start, start + 100)
+            desk.server.add_tasks(desk.project, [_annotated_task(n, results) for n in numbers])
+
+    def pulled() -> tuple[float, float]:
+        """Return the peak of memory, and the size of the snapshot."""
+        tracemalloc.start()
+        desk.sync()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak, (SNAPSHOT / "tasks.jsonl").stat().st_size
+
+    add(0, 200)
+    few, small = pulled()
+    add(200, 1000)
+    many, large = pulled()
+    assert read_head(SNAPSHOT).tasks == 1000
+    assert large - small > 15e6
+    assert many - few < (large - small) / 5
+
+
+def _annotated_task(number: int, results: list[dict[str, Any]]) -> dict[str, Any]:
+    data = {"image": "x", "sha256": f"{number:064x}", "doubt": ""}
+    return {"data": data, "annotations": [{"result": results}]}
 
 
 def test_the_server_is_stopped_by_its_process_id_alone(label_studio):

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from annotation.labelling import (
+    EDITOR_KEYS,
     LabellingError,
     covered_classes,
     instructions,
@@ -14,6 +15,7 @@ from annotation.labelling import (
     read_pairs,
     updated,
 )
+from annotation.labels import TAGS
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 FACE = ClassSpec(geometry="ellipse", shape="ellipse", color="#112233")
@@ -38,7 +40,17 @@ def test_colours_are_those_of_the_taxonomy_and_every_hotkey_is_used_once():
     colours = {e.get("background") for e in root.iter("Label") if e.get("value") == "face"}
     assert colours == {"#112233"}
     keys = [e.get("hotkey") for e in root.iter() if e.get("hotkey")]
-    assert len(keys) == len(set(keys)) == 6 + 5
+    assert len(keys) == len(set(keys)) == 6 + 5 + 17
+    assert not EDITOR_KEYS & set(keys)
+    # The editor would give labels without a key one of its own, such as v, which is its own tool.
+    assert all(e.get("hotkey") for e in root.iter("Label"))
+
+
+def test_an_annotator_has_the_usual_tool_in_hand():
+    names = [e.get("name") for e in ElementTree.fromstring(labelling(STREET).xml).iter()]
+    assert [n for n in names if n in TAGS] == [
+        "polygon", "ellipse", "rectangle", "brush", "keypoint",
+    ]  # fmt: skip
 
 
 def test_label_studio_finds_nothing_wrong_with_it():
@@ -90,5 +102,5 @@ def test_a_configuration_that_is_no_xml_is_named():
 def test_instructions_show_what_counts_as_identifiable():
     html = instructions(STREET, {"face": ("/a.png", "/b.png")})
     assert 'src="/a.png"' in html
-    assert "height of 20 px or more" in html
+    assert "20 px high" in html
     assert "person's keypoints" in html
