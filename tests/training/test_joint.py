@@ -92,6 +92,8 @@ def drawn_person(x: int, y: int) -> tuple[np.ndarray, np.ndarray, Annotation, An
     cv2.circle(pixels, (x + 16, y + 12), 12, (230, 190, 160), -1)
     points = {"nose": (16, 14), "left_eye": (21, 10), "right_eye": (11, 10)}
     points |= {"left_ear": (27, 12), "right_ear": (5, 12)}
+    # Shoulders bound the width of a face, and points that no picture labels may lie anywhere.
+    points |= {"left_shoulder": (29, 27), "right_shoulder": (3, 27)}
     for name in ("left_eye", "right_eye"):
         cv2.circle(pixels, (x + points[name][0], y + points[name][1]), 2, (20, 20, 20), -1)
     keypoints = tuple(
