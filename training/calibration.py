@@ -89,6 +89,11 @@ class Choice:
     curve: tuple[dict[str, Any], ...]
 
 
+LIKELY_NOISE = 1e-9
+"""Likelihoods up to this are none. SciPy subtracts from 1, so where there is none it returns some
+1e-14 that does not grow with recall, and a setting that finds nobody would seem the best."""
+
+
 def pass_probability(recalled: int, total: int, *, goal: Goal) -> float:
     """Return how likely the reference set clears the gate after val showed `recalled` of `total`.
 
@@ -102,11 +107,12 @@ def pass_probability(recalled: int, total: int, *, goal: Goal) -> float:
 
     if goal.reference_objects == 0:
         return 0.0
-    return float(
+    likely = float(
         betabinom.sf(
             goal.needed - 1, goal.reference_objects, recalled + 0.5, total - recalled + 0.5
         )
     )
+    return likely if likely > LIKELY_NOISE else 0.0
 
 
 def needed_recalls(total: int, *, clears: Callable[[int, int], bool]) -> int:

@@ -142,3 +142,13 @@ def test_where_not_even_the_fewest_false_finds_fit_they_are_taken() -> None:
     choices = choose({"face": noisy}, {"face": GOAL}, false_finds_max=1.0)
     assert choices["face"].threshold == pytest.approx(0.9)
     assert choices["face"].false_finds_per_picture == pytest.approx(3.0)
+
+
+def test_noise_of_the_likelihood_does_not_make_a_setting_that_finds_nobody_the_best() -> None:
+    """SciPy's sf is 1e-14 for 1 of 95 here and 0 for 60 of 95."""
+    goal = Goal(reference_objects=248, needed=243, likely=0.98, threshold_min=0.02)
+    assert pass_probability(1, 95, goal=goal) == pass_probability(60, 95, goal=goal) == 0
+    scores = [0.99] + [0.4] * 59 + [-np.inf] * 35
+    person = evidence(scores, [scores], [0.0], [0.5] * 9)
+    choice = choose({"person": person}, {"person": goal}, false_finds_max=1.0)["person"]
+    assert choice.threshold == pytest.approx(0.4)
