@@ -69,6 +69,39 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     write_bytes(path, text.encode())
 
 
+def write_json_rows(path: Path, value: Any) -> None:
+    """Write JSON that Git keeps, in one step: a line for each element of a list (`json_rows`)."""
+    write_bytes(path, (json_rows(value) + "\n").encode())
+
+
+def json_rows(value: Any, depth: int = 0) -> str:
+    """Return JSON in which a list of rows takes one line a row, so that a diff shows which changed.
+
+    >>> print(json_rows({"a": 1, "rows": [{"x": 1}, {"x": 2}]}))
+    {
+      "a": 1,
+      "rows": [
+        {"x": 1},
+        {"x": 2}
+      ]
+    }
+
+    Raises:
+        ValueError: If the value holds NaN or infinity.
+    """
+    pad = "  " * (depth + 1)
+    if isinstance(value, dict) and value:
+        lines = [f"{json.dumps(key)}: {json_rows(v, depth + 1)}" for key, v in value.items()]
+        opened, closed = "{}"
+    elif isinstance(value, list) and any(isinstance(v, dict | list | str) for v in value):
+        lines = [json.dumps(v, allow_nan=False) for v in value]
+        opened, closed = "[]"
+    else:
+        return json.dumps(value, allow_nan=False)
+    inner = ",\n".join(pad + line for line in lines)
+    return f"{opened}\n{inner}\n{pad[2:]}{closed}"
+
+
 def write_bytes(path: Path, content: bytes, *, overwrite: bool = True) -> None:
     """Write a file in one step, with the permissions that a plain `open` would give.
 

@@ -39,10 +39,11 @@ def main(
 ) -> None:
     """Judge the bundle and write what came out."""
     from anonymization.bundle import Bundle
-    from anonymization.files import sha256_of_file, write_json
+    from anonymization.files import sha256_of_file, write_json_rows
     from data.coco import Dataset
     from data.layout import BUNDLE, PREPARED, REPORTS
     from data.tracking import experiment_name, stage_run
+    from evaluation.curves import without_curves
     from evaluation.truth import check_reference
 
     split = "val" if experiment_name() else "reference"
@@ -59,7 +60,7 @@ def main(
         summary["slicings"] = ["size", "occlusion", "latitude", *evaluation.slices]
         summary |= summarized(results, taxonomy, evaluation, seed, dataset)
         _write_artifacts(results, summary, dataset, taxonomy, evaluation)
-        write_json(REPORTS / "evaluation.json", summary)
+        write_json_rows(REPORTS / "evaluation.json", without_curves(summary))
         _log(run, summary, evaluation)
     sys.stdout.write("\n".join(headline(summary)) + "\n")
 
@@ -202,6 +203,7 @@ def _write_artifacts(
     from anonymization.files import folder_in_one_step, sha256_of_file, write_json
     from data.layout import EVALUATED, PICTURES
     from data.tracking import loaded_code
+    from evaluation.curves import CURVES, curve_rows
     from evaluation.gallery import Album
     from evaluation.report import write_report
 
@@ -217,7 +219,7 @@ def _write_artifacts(
         write_json(folder / "objects.json", {**head, **objects}, indent=None)
         summary["objects_sha256"] = sha256_of_file(folder / "objects.json")
         write_json(folder / "detections.json", {**head, "detections": finds}, indent=None)
-        write_json(folder / "curves.json", curve_rows(summary), indent=None)
+        write_json(folder / CURVES, curve_rows(summary), indent=None)
         shipped = [find for result in results for find in result.finds]
         write_report(
             folder,
@@ -228,16 +230,8 @@ def _write_artifacts(
             most=config.misses_max,
             publish_raw=config.publish_raw,
         )
-    summary["code_files"] = loaded_code()
-
-
-def curve_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the recall-precision curves of all classes as flat rows, which `dvc plots` reads."""
-    return [
-        {"class": name, **point}
-        for name, values in summary["classes"].items()
-        for point in values["curve"]
-    ]
+    # A list: `dvc metrics diff` would take a mapping for metrics.
+    summary["code_files"] = [f"{digest}  {path}" for path, digest in loaded_code().items()]
 
 
 def _log(run: StageRun, summary: dict[str, Any], config: EvaluationConfig) -> None:

@@ -1,11 +1,12 @@
-"""Attack on what is obscured: `python -m evaluation.attack --faces FOLDER --json FILE`.
+"""Attack on what is obscured: `python -m evaluation.attack --plates FOLDER --faces FOLDER`.
 
 Each method and strength is attacked as somebody would who wants to know. Plates are read by an OCR
 engine, before and after, and what it reads is looked up in the list of all plates; faces are
 embedded and looked up among all originals. An attacker is told where the object is and, for
 faces, where eyes and nose were; blurred pictures are also deconvolved first. Looking up by chance
 is right once in as many as there are. A method and strength that is right more often, by more
-than noise (its exact lower bound lies above chance), is refused as a default.
+than noise (its exact lower bound lies above chance), is refused as a default: by this program,
+and by the gate where reports/attack.json says so (evaluation/attack_gate.py).
 
 The whole surroundings of an object are obscured with it: what is measured is method and strength,
 not how well an outline fits. Originals and attacked pictures are the same photograph, which is
@@ -18,7 +19,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,17 @@ from evaluation.attack_engines import (
     plain,
 )
 from evaluation.bound import CONFIDENCE, exact_lower
+from evaluation.leaks import used_setting
 
 SCHEMA_VERSION = 1
 STRENGTHS = (STRENGTH_MIN, 0.8, 1.0)
+DRAWN = 80
 AROUND = 1.0
 """Sides of an object that are obscured around it: the surroundings must not tell either."""
 FACE_MIN_PX = 40
 """Faces narrower than this hardly give a landmark, in the original either."""
+PLATE_MIN_PX = 20
+"""Plates lower than this the engine hardly reads, in the original either."""
 SEED = 20261123
 
 
@@ -110,35 +115,66 @@ def faces_of(folder: Path, count: int, *, seed: int = SEED) -> list[Target]:
     Raises:
         AttackError: If fewer than two are there.
     """
+    things = [t for t in _labelled(folder, "face") if t["bbox"][2] >= FACE_MIN_PX]
+    by_picture = {thing["image_id"]: thing for thing in things}
+    return _targets(folder, by_picture, count, seed, f"faces of {FACE_MIN_PX} px or wider")
+
+
+def plates_of(folder: Path, count: int, *, seed: int = SEED) -> list[Target]:
+    """Return plates of a COCO folder whose text is known, one of each text, 20 px and higher.
+
+    The text stands in `attributes.text`.
+
+    Raises:
+        AttackError: If fewer than two are there.
+    """
+    by_text: dict[Any, dict[str, Any]] = {}
+    for thing in _labelled(folder, "license_plate"):
+        text = plain(str((thing.get("attributes") or {}).get("text") or ""))
+        if text and thing["bbox"][3] >= PLATE_MIN_PX:
+            by_text.setdefault(text, thing | {"text": text})
+    named = f"plates of {PLATE_MIN_PX} px or higher with attributes.text"
+    return _targets(folder, by_text, count, seed, named)
+
+
+def _labelled(folder: Path, class_name: str) -> list[dict[str, Any]]:
+    """Return the annotations of one class, each with the file of its picture."""
     from anonymization.files import read_json
-    from anonymization.formats.picture import read_picture
 
     coco = read_json(folder / "annotations.json")
-    names = {c["id"] for c in coco["categories"] if c["name"] == "face"}
+    names = {c["id"] for c in coco["categories"] if c["name"] == class_name}
     files = {image["id"]: image["file_name"] for image in coco["images"]}
-    wide = {
-        thing["image_id"]: thing["bbox"]
+    return [
+        thing | {"file_name": files[thing["image_id"]]}
         for thing in coco["annotations"]
-        if thing["category_id"] in names and thing["bbox"][2] >= FACE_MIN_PX
-    }
-    order = np.random.default_rng(seed).permutation(sorted(wide))[:count]
-    if len(order) < 2:
-        raise AttackError(
-            f"{folder} holds {len(order)} faces of {FACE_MIN_PX} px or wider; expected 2"
-        )
+        if thing["category_id"] in names
+    ]
+
+
+def _targets(
+    folder: Path, things: dict[Any, dict[str, Any]], count: int, seed: int, named: str
+) -> list[Target]:
+    """Return at most so many objects, cut out of their pictures, drawn at random."""
+    from anonymization.formats.picture import read_picture
+
+    if len(things) < 2 or count < 2:
+        raise AttackError(f"{folder} holds {len(things)} {named}, {count} asked; expected 2 each")
+    keys = sorted(things)
     targets = []
-    for key in order.tolist():
-        x, y, width, height = wide[key]
-        inside = folder / files[key]
-        path = inside if inside.is_file() else folder / "images" / files[key]
+    for index in np.random.default_rng(seed).permutation(len(keys))[:count].tolist():
+        thing = things[keys[index]]
+        inside = folder / thing["file_name"]
+        path = inside if inside.is_file() else folder / "images" / thing["file_name"]
+        x, y, width, height = thing["bbox"]
         picture = read_picture(path).pixels
-        targets.append(_cut_out(picture, (x, y, x + width, y + height)))
+        cut = _cut_out(picture, (x, y, x + width, y + height))
+        targets.append(replace(cut, text=thing.get("text", "")))
     return targets
 
 
 def _cut_out(picture: Pixels, box: Box) -> Target:
-    """Return an object with one and a half of its sides around it."""
-    grow = 1.5 * max(box[2] - box[0], box[3] - box[1])
+    """Return an object with one and a half of its shorter sides around it."""
+    grow = 1.5 * min(box[2] - box[0], box[3] - box[1])
     x0, y0 = (max(0, int(v - grow)) for v in box[:2])
     x1, y1 = int(box[2] + grow), int(box[3] + grow)
     moved = (box[0] - x0, box[1] - y0, box[2] - x0, box[3] - y0)
@@ -146,14 +182,25 @@ def _cut_out(picture: Pixels, box: Box) -> Target:
 
 
 def obscured(target: Target, setting: Setting, *, seed: int = SEED) -> Pixels:
-    """Return a target's picture with it and its surroundings obscured, by the shipped code."""
+    """Return a target's picture with it and its surroundings obscured, by the shipped code.
+
+    Obscuring raises a strength below its floor. Such a one is asked for as the floor itself, on a
+    box of a shorter side with so much more margin that the region is the same.
+    """
     from anonymization.detection import Detections
     from anonymization.obscuring import obscure
 
     if setting.method == "none":
         return target.pixels
-    spec = ClassSpec("box", "box", setting.method, margin=AROUND, strength=setting.strength)
-    found = Detections.from_boxes([target.box_xyxy], class_ids=[0], scores=[1.0])
+    share = 1.0
+    if setting.method in ("blur", "pixelate"):
+        share = min(1.0, setting.strength / STRENGTH_MIN)
+    less = target.side * (1 - share) / 2
+    x0, y0, x1, y1 = target.box_xyxy
+    box = (x0 + less, y0 + less, x1 - less, y1 - less)
+    margin = (AROUND * target.side + less) / (share * target.side)
+    spec = ClassSpec("box", "box", setting.method, margin=margin, strength=setting.strength)
+    found = Detections.from_boxes([box], class_ids=[0], scores=[1.0])
     return np.asarray(obscure(target.pixels, found, Taxonomy({"object": spec}), seed=seed))
 
 
@@ -250,33 +297,39 @@ def _row(
     }
 
 
-def settings_of(taxonomy: Taxonomy) -> tuple[list[Setting], dict[Setting, list[str]]]:
+def settings_of(
+    taxonomy: Taxonomy, strengths: Sequence[float] = STRENGTHS
+) -> tuple[list[Setting], dict[Setting, list[str]]]:
     """Return the methods and strengths to attack, and which classes have one as their default."""
     defaults: dict[Setting, list[str]] = {}
     for name, spec in taxonomy.classes.items():
-        # Obscuring raises weaker settings to the floor: what is named is what is attacked.
-        weak = spec.method in ("blur", "pixelate")
-        strength = max(spec.strength, STRENGTH_MIN) if weak else 0.0
-        defaults.setdefault(Setting(spec.method, strength), []).append(name)
-    wanted = {Setting(m, s) for m in ("blur", "pixelate") for s in STRENGTHS} | set(defaults)
+        defaults.setdefault(Setting(*used_setting(spec)), []).append(name)
+    wanted = {Setting(m, s) for m in ("blur", "pixelate") for s in strengths} | set(defaults)
     wanted -= {setting for setting in wanted if setting.method == "none"}
     ordered = sorted(wanted | {Setting("solid", 0.0)}, key=lambda s: (s.method, s.strength))
     return [Setting("none", 0.0), *ordered], defaults
 
 
-def lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield the table that the program prints."""
-    head = f"{'attack':28}{'method':10}{'strength':>9}{'leaked':>10}{'rate':>8}"
-    yield head + f"{'bounds':>15}{'chance':>9}"
-    for row in rows:
-        said = "refused" if row["refused"] else "holds"
-        said = "what the engine can" if row["method"] == "none" else said
-        default = f", default of {', '.join(row['default_of'])}" if row["default_of"] else ""
-        yield (
-            f"{row['attack']:28}{row['method']:10}{row['strength']:9g}"
-            f"{row['leaked']:6d}/{row['total']:<3d}{row['rate']:8.3f}"
-            f"{row['lower']:9.3f}-{row['upper']:.3f}{row['chance']:9.3f}  {said}{default}"
-        )
+HEAD = (
+    f"{'attack':32}{'method':10}{'strength':>9}{'leaked':>10}{'rate':>8}{'bounds':>15}{'chance':>9}"
+)
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return one row of the table that the program prints, under HEAD."""
+    said = "refused" if row["refused"] else "holds"
+    said = "what the engine can" if row["method"] == "none" else said
+    default = f", default of {', '.join(row['default_of'])}" if row["default_of"] else ""
+    return (
+        f"{row['attack']:32}{row['method']:10}{row['strength']:9g}"
+        f"{row['leaked']:6d}/{row['total']:<3d}{row['rate']:8.3f}"
+        f"{row['lower']:9.3f}-{row['upper']:.3f}{row['chance']:9.3f}  {said}{default}"
+    )
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -285,64 +338,93 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--plates", type=int, default=80, help="drawn plates to attack")
+    parser.add_argument("--drawn", type=int, default=DRAWN, help="drawn plates to attack")
+    parser.add_argument("--plates", type=Path, help="COCO folder with plates and their texts")
+    parser.add_argument("--faces", type=Path, help="COCO folder with faces")
+    parser.add_argument("--most", type=int, default=100, help="objects of each folder to attack")
     parser.add_argument(
-        "--faces", type=Path, help="COCO folder with faces; none are attacked without"
+        "--strengths",
+        type=_strength,
+        nargs="+",
+        default=STRENGTHS,
+        help="to attack, beside defaults",
     )
-    parser.add_argument("--faces-max", type=int, default=80, help="faces to attack")
     parser.add_argument("--json", type=Path, help="file to write, such as reports/attack.json")
     return parser
 
 
-def run(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Attack what the command line asks for; return the rows.
+def _strength(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no strength; expected a number above 0")
+    return value
+
+
+def materials(given: argparse.Namespace) -> Iterator[tuple[str, str, list[Target], Look]]:
+    """Yield name, description, targets and attack of each kind that the command line asks for.
+
+    Raises:
+        AttackError: If an engine is missing or there is too little to attack.
+    """
+    from evaluation.attack_engines import DlibEmbedder, RapidReader
+
+    if given.drawn:
+        if given.drawn < 2:
+            raise AttackError(f"--drawn is {given.drawn}; expected 0, or 2 and more")
+        plates = drawn_plates(given.drawn)
+        look = plates_look(RapidReader(), plates)
+        yield "drawn plates read", f"{len(plates)} drawn plates", plates, look
+    if given.plates:
+        plates = plates_of(given.plates, given.most)
+        said = f"{len(plates)} photographed plates of {given.plates.name}"
+        yield "plates read", said, plates, plates_look(RapidReader(), plates)
+    if given.faces:
+        faces = faces_of(given.faces, given.most)
+        said = f"{len(faces)} photographed faces of {given.faces.name}"
+        yield "faces matched", said, faces, faces_look(DlibEmbedder(), faces)
+
+
+def run(given: argparse.Namespace) -> dict[str, Any]:
+    """Attack what the command line asks for, and print; return what reports/attack.json holds.
 
     Raises:
         AttackError: If an engine is missing or there is too little to attack.
     """
     from data.reference import frozen_taxonomy
-    from evaluation.attack_engines import DlibEmbedder, RapidReader
 
-    settings, defaults = settings_of(frozen_taxonomy())
+    settings, defaults = settings_of(frozen_taxonomy(), given.strengths)
     rows: list[dict[str, Any]] = []
-    if given.plates:
-        if given.plates < 2:
-            raise AttackError(f"--plates is {given.plates}; expected 0, or 2 and more")
-        plates = drawn_plates(given.plates)
-        rows += attacked(
-            "plates read", plates, plates_look(RapidReader(), plates), settings, defaults
-        )
-    if given.faces:
-        faces = faces_of(given.faces, given.faces_max)
-        rows += attacked(
-            "faces matched", faces, faces_look(DlibEmbedder(), faces), settings, defaults
-        )
-    return rows
+    said: list[str] = []
+    for name, material, targets, look in materials(given):
+        if not rows:
+            _say(HEAD)
+        said.append(material)
+        for row in attacked(name, targets, look, settings, defaults):
+            _say(line(row))
+            rows.append(row)
+    if not rows:
+        raise AttackError("nothing to attack; give --drawn, --plates or --faces")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "date": datetime.now(UTC).date().isoformat(),
+        "material": ", ".join(said),
+        "rows": rows,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Attack, print, and exit with 1 where a default leaks."""
+    """Attack, keep, and exit with 1 where a default leaks."""
     from anonymization.files import write_json
 
     given = _parser().parse_args(arguments)
     try:
-        rows = run(given)
+        content = run(given)
     except BlurloopError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
-    sys.stdout.write("\n".join(lines(rows)) + "\n")
     if given.json:
-        faces = f" and faces of {given.faces.name}" if given.faces else "; no faces were attacked"
-        write_json(
-            given.json,
-            {
-                "schema_version": SCHEMA_VERSION,
-                "date": datetime.now(UTC).date().isoformat(),
-                "material": f"{given.plates} drawn plates{faces}",
-                "rows": rows,
-            },
-        )
-    leaking = [row for row in rows if row["refused"] and row["default_of"]]
+        write_json(given.json, content)
+    leaking = [row for row in content["rows"] if row["refused"] and row["default_of"]]
     if leaking:
         sys.stderr.write("a default leaks above chance by more than noise\n")
         sys.exit(1)

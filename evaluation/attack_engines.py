@@ -24,6 +24,9 @@ Box = tuple[float, float, float, float]
 READ_HEIGHT_PX = 64
 """Height to which a plate is enlarged before it is read, as engines expect print, not dots."""
 ITERATIONS = 20
+SPREAD_PX = 3.0
+"""Blur of a wider spread is deconvolved in a smaller picture, in which it has this one: what such
+a blur leaves of finer detail is e^-44 of it."""
 
 
 class AttackError(BlurloopError):
@@ -115,10 +118,17 @@ def deconvolve(pixels: Pixels, sigma: float, iterations: int = ITERATIONS) -> Pi
         sigma: Spread of the blur in pixels, which the attacker is told.
         iterations: More sharpen further and raise noise.
     """
-    seen = pixels.astype(np.float32) + 1
-    guess = seen.copy()
+    height, width = pixels.shape[:2]
+    scale = min(1.0, SPREAD_PX / sigma)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    seen: NDArray[Any] = pixels.astype(np.float32) + 1
+    if scale < 1:
+        seen, sigma = cv2.resize(seen, size, interpolation=cv2.INTER_AREA), SPREAD_PX
+    guess: NDArray[Any] = seen.copy()
     for _ in range(iterations):
         again = cv2.GaussianBlur(guess, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
         ratio = seen / np.maximum(again, 1e-3)
         guess *= cv2.GaussianBlur(ratio, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+    if scale < 1:
+        guess = cv2.resize(guess, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.clip(guess - 1, 0, 255).astype(np.uint8)

@@ -36,8 +36,8 @@ MEASURING = tuple(
 
 def evaluated_code(evaluation: Mapping[str, Any]) -> dict[str, str]:
     """Return the SHA-256 of each source file that evaluated, as evaluation recorded them."""
-    files = evaluation.get("code_files")
-    return dict(files) if isinstance(files, Mapping) else {}
+    pairs = (str(line).split("  ", 1) for line in evaluation.get("code_files") or ())
+    return {pair[1]: pair[0] for pair in pairs if len(pair) == 2}
 
 
 def measure_digest(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 
 from anonymization.errors import BlurloopError
 from anonymization.taxonomy import Taxonomy
-from evaluation.report import ratio
+from evaluation.leaks import read_attack
+from evaluation.report import ratio, ratio_up
 from evaluation.unmeasured import not_measured
 
 
@@ -164,10 +165,10 @@ def _attack(attack: Mapping[str, Any] | None) -> Iterator[str]:
     for row in attack["rows"]:
         default = f"default of {', '.join(row['default_of'])}" if row["default_of"] else ""
         said = ", ".join(filter(None, ["above chance" if row["refused"] else "", default]))
+        bounds = f"{ratio(row['lower'])} to {ratio_up(row['upper'])}"
         yield (
             f"| {row['attack']} | {row['method']} | {row['strength']:g} | "
-            f"{row['leaked']} of {row['total']} | {ratio(row['lower'])} to {ratio(row['upper'])} | "
-            f"{ratio(row['chance'])} | {said} |"
+            f"{row['leaked']} of {row['total']} | {bounds} | {ratio(row['chance'])} | {said} |"
         )
 
 
@@ -192,14 +193,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--use", required=True, help="what the bundle is to be used for")
     parser.add_argument("--output", type=Path, help="file to write; standard output without")
     given = parser.parse_args(arguments)
-    attack = REPORTS / "attack.json"
     try:
+        taxonomy = frozen_taxonomy()
         text = certificate(
             given.use,
             read_json(REPORTS / "evaluation.json", schema_version=1),
             read_json(REPORTS / "promotion.json"),
-            frozen_taxonomy(),
-            read_json(attack, schema_version=1) if attack.is_file() else None,
+            taxonomy,
+            read_attack(taxonomy),
         )
     except BlurloopError as error:
         sys.stderr.write(f"error: {error}\n")

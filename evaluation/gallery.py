@@ -1,15 +1,16 @@
 """Pictures of the worst misses and false finds, for a report.
 
 A picture of a miss shows somebody who was not protected. Every true object in it is therefore
-obscured by its own truth, whatever the model found, unless a person asks otherwise.
+obscured by its own truth, whatever the model found, unless a person asks otherwise. So is every
+find: a false one may be somebody whom the annotator overlooked.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +68,13 @@ class Album:
         dataset: The judged pictures and labels.
         taxonomy: The classes.
         pictures: Folder of the pictures.
+        found: Boxes of the shipped finds of each picture, which are obscured too.
     """
 
     dataset: Dataset
     taxonomy: Taxonomy
     pictures: Path
+    found: Mapping[str, Sequence[Box]] = field(default_factory=dict)
 
     def show(
         self, kind: str, sha256: str, box: Box, class_name: str, text: str, *, raw: bool
@@ -106,7 +109,10 @@ class Album:
             truth = truth_of(image, self.dataset.by_image[image.id], self.taxonomy, panorama)
             # Where a class is not completely labelled, somebody nobody drew may stand there.
             labelled = truth.fully_labelled(self.taxonomy.names)
-            pixels = obscure_truth(pixels, truth) if labelled else veiled(pixels)
+            found = self.found.get(image.sha256, ())
+            pixels = (
+                obscure_boxes(obscure_truth(pixels, truth), found) if labelled else veiled(pixels)
+            )
         wraps = seam_of(panorama) is not None
         shown = around(pixels, box, self.taxonomy[class_name].color, wraps=wraps)
         file = io.BytesIO()
@@ -135,9 +141,36 @@ def worst_misses(rows: Sequence[ObjectRow], most: int) -> list[ObjectRow]:
 
 def obscure_truth(pixels: Pixels, truth: PictureTruth) -> Pixels:
     """Return a copy in which every true object's whole crop is a coarse mosaic."""
+    width = pixels.shape[1]
+    pieces = (piece for thing in truth.objects for piece in thing.patch.pieces(width))
+    return _coarse(pixels, pieces)
+
+
+def obscure_boxes(pixels: Pixels, boxes_xyxy: Iterable[Box]) -> Pixels:
+    """Return a copy in which every box is a coarse mosaic; one may end beyond a seam."""
+    height, width = pixels.shape[:2]
+    pieces: list[Patch] = []
+    for x0, y0, x1, y1 in boxes_xyxy:
+        left, top = max(0, int(x0)), max(0, int(y0))
+        rows, columns = min(height, int(y1) + 1) - top, int(x1) + 1 - left
+        if rows > 0 and columns > 0:
+            pieces += Patch(left, top, np.ones((rows, columns), dtype=bool)).pieces(width)
+    return _coarse(pixels, pieces)
+
+
+def boxes_by_picture(finds: Iterable[tuple[str, Box]]) -> dict[str, list[Box]]:
+    """Return the boxes of each picture, from pairs of picture and box."""
+    boxes: dict[str, list[Box]] = {}
+    for sha256, box in finds:
+        boxes.setdefault(sha256, []).append(box)
+    return boxes
+
+
+def _coarse(pixels: Pixels, pieces: Iterable[Patch]) -> Pixels:
+    """Return a copy in which the crop of each piece, and a little more, is a coarse mosaic."""
     done = pixels.copy()
     height, width = pixels.shape[:2]
-    for piece in (piece for thing in truth.objects for piece in thing.patch.pieces(width)):
+    for piece in pieces:
         patch = grown(piece, height=height, width=width)
         crop = done[patch.y0 : patch.y1, patch.x0 : patch.x1]
         crop[:] = mosaic(crop)

@@ -79,7 +79,7 @@ class Criterion:
 
     Attributes:
         name: `recall`, `proof`, `false_finds`, `non_object_share`, `written_output`, `champion`,
-            `leak`, `classes`, or what binds the verdict (`bundle`, `reference`, ...).
+            `leak`, `attack`, `classes`, or what binds the verdict (`bundle`, `reference`, ...).
         passed: Whether it is fulfilled.
         reason: One sentence, also when it passed.
         class_name: Class that it concerns, if one.
@@ -451,6 +451,7 @@ def judge(
     models_judged: int = 1,
     binding: Sequence[Criterion] = (),
     compared: Sequence[Criterion] = (),
+    attacked: Sequence[Criterion] = (),
 ) -> Verdict:
     """Judge one evaluated bundle.
 
@@ -464,6 +465,7 @@ def judge(
         models_judged: Models that this reference set has judged, this one included.
         binding: What was found when digests, code and thresholds were checked again.
         compared: Comparison with the champion of its day, where the bundle was promoted before.
+        attacked: Whether the way each class is obscured withstood it (evaluation/attack_gate.py).
     """
     criteria = [*binding, _classes(evaluation, gated)]
     for name in gated:
@@ -474,7 +476,7 @@ def judge(
         _written_output(evaluation),
         _leak(validation),
     ]
-    criteria += compared
+    criteria += [*attacked, *compared]
     if champion is not None:
         criteria += _champion(evaluation, objects, champion, gated, config)
     bound_to = (

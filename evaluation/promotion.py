@@ -44,6 +44,7 @@ from data.tracking import (
     stage_run,
     tracking_uri,
 )
+from evaluation.attack_gate import check_attack
 from evaluation.binding import (
     OBJECTS,
     bundle_is_judged,
@@ -52,7 +53,15 @@ from evaluation.binding import (
     measure_digest,
 )
 from evaluation.config import EvaluationConfig
-from evaluation.gate import PROMOTED, Champion, Criterion, PromotionConfig, Verdict, judge
+from evaluation.gate import (
+    PROMOTED,
+    Champion,
+    Criterion,
+    PromotionConfig,
+    Verdict,
+    judge,
+)
+from evaluation.leaks import ATTACK, read_attack
 from evaluation.record import recorded_outputs
 from evaluation.registry import variant_alias
 
@@ -142,12 +151,16 @@ def main(
 
 def input_digest(settings: Settings) -> str:
     """Return the digest of all that the verdict rests on."""
-    paths = (EVALUATION, VALIDATION, OBJECTS, BUNDLE, PREPARED / "reference.json", REFERENCE)
+    truth = (PREPARED / "reference.json", REFERENCE)
+    paths = (EVALUATION, VALIDATION, OBJECTS, ATTACK, BUNDLE, *truth)
     code = Path(__file__).parent
     own = (
+        "attack_gate",
         "binding",
         "comparison",
+        "curves",
         "gate",
+        "leaks",
         "paired",
         "promotion",
         "record",
@@ -322,6 +335,7 @@ def _verdict(settings: Settings, turn: Turn, **more: Any) -> Verdict:
     """Judge a turn; `more` are further arguments of `gate.judge`."""
     bound = check_binding(turn.evaluation, turn.rows, settings.taxonomy, seed=settings.seed)
     more["binding"] = [*bound, *more.get("binding", [])]
+    attacked = check_attack(read_attack(settings.taxonomy), settings.taxonomy)
     verdict = judge(
         turn.evaluation,
         turn.validation,
@@ -329,6 +343,7 @@ def _verdict(settings: Settings, turn: Turn, **more: Any) -> Verdict:
         settings.promotion,
         gated=settings.taxonomy.gated,
         objects=turn.rows.get("objects", []),
+        attacked=list(attacked),
         **more,
     )
     return replace(verdict, forecast=turn.forecast)

@@ -8,6 +8,7 @@ more, with the verdict on top and the comparison with the champion.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from anonymization.files import write_json
 from anonymization.taxonomy import Taxonomy
-from evaluation.gallery import Album, Shown, gallery
+from evaluation.gallery import Album, Shown, boxes_by_picture, gallery
 from evaluation.rows import FindRow, ObjectRow
 from evaluation.unmeasured import not_measured
 
@@ -44,6 +45,7 @@ def write_report(
         most: Misses, and false finds, to show.
         publish_raw: Whether the published page shows them as they are too.
     """
+    album = replace(album, found=boxes_by_picture((f.sha256, f.box_xyxy) for f in finds))
     raw = gallery(rows, finds, album, most=most, raw=True)
     shown = raw if publish_raw else gallery(rows, finds, album, most=most, raw=False)
     for name, pictures, is_raw in ((PUBLISHED, shown, publish_raw), (LOCAL, raw, True)):
@@ -84,6 +86,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["ratio"] = ratio
+    environment.filters["ratio_up"] = ratio_up
     environment.globals["polyline"] = polyline
     return environment.get_template("report.html").render(
         summary=summary,
@@ -107,6 +110,18 @@ def ratio(value: float | None, digits: int = 3) -> str:
         return "–"
     scale = 10**digits
     return f"{np.floor(value * scale + 1e-9) / scale:.{digits}f}"
+
+
+def ratio_up(value: float | None, digits: int = 3) -> str:
+    """Return a number of which less is better, rounded up: 0.0001 never reads as none.
+
+    >>> ratio_up(0.0001), ratio_up(0.25), ratio_up(None)
+    ('0.001', '0.250', '–')
+    """
+    if value is None:
+        return "–"
+    scale = 10**digits
+    return f"{max(0.0, np.ceil(value * scale - 1e-9)) / scale:.{digits}f}"
 
 
 def polyline(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from anonymization.taxonomy import Taxonomy
+from evaluation.leaks import not_attacked
 
 
 def not_measured(
@@ -18,7 +19,7 @@ def not_measured(
         taxonomy: The classes.
         attack: Content of reports/attack.json; None where nothing was attacked.
     """
-    return [*_of_classes(summary, taxonomy), *_of_pictures(summary), *_of_attack(attack)]
+    return [*_of_classes(summary, taxonomy), *_of_pictures(summary), *_of_attack(attack, taxonomy)]
 
 
 def _of_classes(summary: Mapping[str, Any], taxonomy: Taxonomy) -> Iterator[str]:
@@ -51,9 +52,6 @@ def _of_pictures(summary: Mapping[str, Any]) -> Iterator[str]:
         yield "Tracks: no object of this set carries a track, so no leak over time is known."
 
 
-def _of_attack(attack: Mapping[str, Any] | None) -> Iterator[str]:
-    if attack is None:
-        yield (
-            "Attack on the obscured output: not run for this page (python -m evaluation.attack)."
-        )
+def _of_attack(attack: Mapping[str, Any] | None, taxonomy: Taxonomy) -> Iterator[str]:
+    yield from not_attacked(attack, taxonomy)
     yield "People known by clothing, gait or place: no measure here covers it."

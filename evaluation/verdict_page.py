@@ -12,13 +12,14 @@ from typing import Any
 
 from anonymization.files import read_json
 from anonymization.taxonomy import Taxonomy
-from data.layout import EVALUATED, PICTURES, PREPARED, REPORTS
+from data.layout import EVALUATED, PICTURES, PREPARED
 from evaluation.comparison import LOST
-from evaluation.gallery import Album, Shown
+from evaluation.curves import CURVES, with_curves
+from evaluation.gallery import Album, Shown, boxes_by_picture
+from evaluation.leaks import read_attack
 from evaluation.report import GALLERY, render
 from evaluation.rows import ObjectRow
 
-ATTACK = REPORTS / "attack.json"
 LOST_MAX = 12
 
 
@@ -48,13 +49,13 @@ def write_page(
     if comparison is not None:
         pictures += _lost(comparison, rows, taxonomy, raw=album["raw"])
     page = render(
-        evaluation,
+        with_curves(evaluation, read_json(EVALUATED / CURVES)),
         taxonomy,
         pictures,
         raw=album["raw"],
         verdict=verdict,
         comparison=comparison,
-        attack=read_json(ATTACK, schema_version=1) if ATTACK.is_file() else None,
+        attack=read_attack(taxonomy),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
@@ -75,7 +76,9 @@ def _lost(
     if not own:
         return []
     dataset = Dataset.read(PREPARED / "reference.json", taxonomy)
-    album = Album(dataset, taxonomy, PICTURES)
+    finds = read_json(EVALUATED / "detections.json")["detections"]
+    found = boxes_by_picture((find["sha256"], tuple(find["box_xyxy"])) for find in finds)
+    album = Album(dataset, taxonomy, PICTURES, found)
     return [album.miss(_row(values), raw=raw, kind=LOST) for values in own[:LOST_MAX]]
 
 

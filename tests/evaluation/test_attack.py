@@ -12,6 +12,7 @@ from anonymization.taxonomy import STRENGTH_MIN, ClassSpec, Taxonomy
 from evaluation import attack_engines
 from evaluation.attack import (
     Setting,
+    Target,
     attacked,
     drawn_plates,
     faces_of,
@@ -20,9 +21,12 @@ from evaluation.attack import (
     matched,
     obscured,
     plates_look,
+    plates_of,
     settings_of,
 )
 from evaluation.attack_engines import AttackError, deconvolve, plain
+from evaluation.attack_gate import check_attack
+from evaluation.leaks import not_attacked, read_attack
 
 PLATES = drawn_plates(12)
 
@@ -70,13 +74,15 @@ def test_the_surroundings_are_obscured_with_the_object() -> None:
     assert not hidden[y0 - 10 : y1 + 10, x0 - 10 : x1 + 10].any()
 
 
-def test_deconvolution_brings_a_weak_blur_closer_to_the_original() -> None:
+@pytest.mark.parametrize(("sigma", "times"), [(2.0, 1), (8.0, 4)], ids=["weak", "in a smaller one"])
+def test_deconvolution_brings_a_blur_closer_to_the_original(sigma: float, times: int) -> None:
     import cv2
 
     sharp = PLATES[0].crop(PLATES[0].pixels)
-    blurred = cv2.GaussianBlur(sharp, (0, 0), 2.0, borderType=cv2.BORDER_REFLECT)
+    sharp = cv2.resize(sharp, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
+    blurred = cv2.GaussianBlur(sharp, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     before, after = (
-        np.abs(sharp.astype(float) - each).mean() for each in (blurred, deconvolve(blurred, 2.0))
+        np.abs(sharp.astype(float) - each).mean() for each in (blurred, deconvolve(blurred, sigma))
     )
     assert after < 0.8 * before
 
@@ -111,6 +117,55 @@ def test_a_missing_engine_is_named_with_what_to_install(monkeypatch: pytest.Monk
         attack_engines._need("no_such_engine")
 
 
+def test_a_strength_below_the_floor_is_attacked_as_it_is_and_on_the_same_region() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (120, 240, 3), np.uint8)
+    target = Target(noise, (80.0, 50.0, 160.0, 70.0))
+    weak, floor = (obscured(target, Setting("pixelate", s)) for s in (0.2, STRENGTH_MIN))
+    changed = [(each != noise).any(axis=2) for each in (weak, floor)]
+    # 20 px around a plate of 80x20: 120x60; a pixel may keep its value by chance.
+    for each in changed:
+        rows, columns = each.any(axis=1).nonzero()[0], each.any(axis=0).nonzero()[0]
+        assert (rows[0], rows[-1], columns[0], columns[-1]) == (30, 89, 60, 179)
+    # Cells of 0.2 x 20 = 4 px and of 0.6 x 20 = 12 px.
+    steps = [
+        np.diff((np.diff(each[60, 60:180].astype(int), axis=0) != 0).any(axis=1).nonzero()[0])
+        for each in (weak, floor)
+    ]
+    assert [int(np.median(each)) for each in steps] == [4, 12]
+
+
+def coco(folder: Path, texts: list[str | None], height: int) -> Path:
+    """A COCO folder with one plate of each text, in one grey picture."""
+    from PIL import Image as Pillow
+
+    (folder / "images").mkdir()
+    Pillow.fromarray(np.full((80, 300, 3), 99, np.uint8)).save(folder / "images/a.png")
+    plates = [
+        {"id": i, "image_id": 1, "category_id": 1, "bbox": [50.0 * i, 20.0, 40.0, height]}
+        | ({} if text is None else {"attributes": {"text": text}})
+        for i, text in enumerate(texts)
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": "images/a.png"}],
+        "annotations": plates,
+        "categories": [{"id": 1, "name": "license_plate"}],
+    }
+    (folder / "annotations.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_photographed_plates_are_taken_once_each_where_their_text_is_known(tmp_path: Path) -> None:
+    folder = coco(tmp_path, ["AB-1", "ab 1", "CD-2", None], 24)
+    plates = plates_of(folder, 9)
+    assert sorted(plate.text for plate in plates) == ["AB1", "CD2"]
+    assert all(plate.crop(plate.pixels).shape == (24, 40, 3) for plate in plates)
+
+
+def test_a_folder_without_texts_or_with_low_plates_only_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AttackError, match="holds 0 plates of 20 px or higher"):
+        plates_of(coco(tmp_path, ["AB1", "CD2"], 19), 9)
+
+
 def test_a_folder_without_large_faces_is_refused(tmp_path: Path) -> None:
     coco = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "face"}]}
     (tmp_path / "annotations.json").write_text(json.dumps(coco))
@@ -132,9 +187,56 @@ def test_the_real_reader_reads_drawn_plates_and_none_that_is_painted_over() -> N
 
 def test_one_plate_is_too_few(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["--plates", "1"])
-    assert "--plates is 1" in capsys.readouterr().err
+        main(["--drawn", "1"])
+    assert "--drawn is 1" in capsys.readouterr().err
 
 
 def test_letters_and_digits_are_all_that_counts_of_a_text() -> None:
     assert plain(" ab-12 é") == "AB12"
+
+
+def attack_on(*rows: dict[str, Any]) -> dict[str, Any]:
+    content = {"schema_version": 1, "date": "2026-01-01", "material": "2 plates"}
+    return content | {"rows": list(rows)}
+
+
+def measured_row(strength: float, *, refused: bool) -> dict[str, Any]:
+    about = {"attack": "plates read", "method": "blur", "strength": strength, "default_of": []}
+    rates = {"leaked": 9, "total": 60, "rate": 0.15, "lower": 0.08, "upper": 0.25, "chance": 1 / 60}
+    return about | rates | {"refused": refused}
+
+
+BLURRED = Taxonomy({"plate": ClassSpec("box", "box", "blur", strength=0.8)})
+
+
+@pytest.mark.parametrize(
+    ("attack", "passed", "said"),
+    [
+        (attack_on(measured_row(0.8, refused=True)), False, "blur 0.8, plates read 9 of 60"),
+        (attack_on(measured_row(0.8, refused=False)), True, "blur 0.8, plates read 9 of 60"),
+        (attack_on(measured_row(0.6, refused=True)), True, "blur 0.8 was not attacked"),
+        (None, True, "blur 0.8 was not attacked"),
+    ],
+    ids=["above chance", "holds", "another strength", "none kept"],
+)
+def test_the_gate_asks_whether_the_way_of_obscuring_withstood_the_attack(
+    attack: Any, passed: bool, said: str
+) -> None:
+    (criterion,) = check_attack(attack, BLURRED)
+    assert (criterion.name, criterion.passed, criterion.class_name) == ("attack", passed, "plate")
+    assert said in criterion.reason
+
+
+def test_what_was_not_attacked_is_named_in_reports() -> None:
+    (said,) = not_attacked(attack_on(measured_row(0.6, refused=False)), BLURRED)
+    assert said == "Attack on blur 0.8, by which plate is obscured: not made."
+    assert list(not_attacked(attack_on(measured_row(0.8, refused=True)), BLURRED)) == []
+
+
+def test_a_kept_attack_names_the_classes_of_this_taxonomy(tmp_path: Path) -> None:
+    path = tmp_path / "attack.json"
+    rows = [measured_row(strength, refused=False) for strength in (0.6, 0.8)]
+    path.write_text(json.dumps(attack_on(*rows)))
+    kept = read_attack(BLURRED, path)
+    assert kept is not None
+    assert [row["default_of"] for row in kept["rows"]] == [[], ["plate"]]

@@ -16,9 +16,9 @@ from anonymization.files import read_json
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from evaluation.config import EvaluationConfig, EvaluationConfigError
-from evaluation.gallery import Album, worst_misses
+from evaluation.gallery import Album, obscure_boxes, worst_misses
 from evaluation.pictures import PictureResult, judge_picture, through_png
-from evaluation.report import ratio, write_report
+from evaluation.report import ratio, ratio_up, write_report
 from evaluation.summary import metrics_to_log, summarize
 from evaluation.truth import TruthError, check_reference, truth_of
 
@@ -147,6 +147,35 @@ def test_the_report_is_one_page_and_shows_no_true_pixel_of_a_miss(tmp_path: Path
     assert spread(raw) > 90
 
 
+def test_a_published_false_find_hides_whom_the_annotator_may_have_overlooked(
+    tmp_path: Path,
+) -> None:
+    pixels = np.full((*SIZE, 3), 128, np.uint8)
+    pixels[60:80, 10:50] = (np.indices((20, 40)) // 5).sum(0)[..., None] % 2 * 255
+    Pillow.fromarray(pixels).save(tmp_path / "a.png")
+    data = dataset()
+    unlabelled = Dataset(data.images, data.annotations[:1])
+    truth = truth_of(data.images[0], unlabelled.annotations, TAXONOMY)
+    result = judge_picture(
+        truth, finds(PLATES, [0.9, 0.9]), CARD, TAXONOMY, rewrite=through_png, seed=1
+    )
+    about = {"split": "reference", "thresholds": CARD.thresholds, "bundle_digest": "b" * 64}
+    about |= {"reference_digest": "r" * 64, "code_revision": "c", "run_id": None}
+    album = Album(unlabelled, TAXONOMY, tmp_path)
+    write_report(tmp_path, summary(result) | about, result.objects, result.finds, album, most=5)
+    (shown,) = read_json(tmp_path / "gallery.json")["pictures"]
+    assert (shown["kind"], spread(shown["data"]) < 60) == ("false_find", True)
+
+
+def test_boxes_beyond_the_picture_and_across_a_seam_are_hidden_where_they_are() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 100, 3), dtype=np.uint8)
+    hidden = obscure_boxes(pixels, [(90.0, -5.0, 110.0, 10.0), (30.0, 50.0, 40.0, 60.0)])
+    changed = (hidden != pixels).any(axis=2)
+    assert changed[:10, 90:].mean() > 0.9
+    assert changed[:10, :10].mean() > 0.9
+    assert not changed[15:].any()
+
+
 def spread(data: str) -> float:
     """Of the pixels inside the plate's frame, in a tile of 240 pixels."""
     tile = np.asarray(Pillow.open(io.BytesIO(base64.b64decode(data))))
@@ -160,6 +189,11 @@ def test_the_least_hidden_miss_comes_first() -> None:
 
 def test_a_recall_is_never_rounded_up() -> None:
     assert ratio(0.9499999) == "0.949"
+
+
+def test_a_leak_is_never_rounded_down() -> None:
+    assert ratio_up(0.0481) == "0.049"
+    assert ratio_up(0.0) == "0.000"
 
 
 def test_an_empty_reference_is_refused_by_name() -> None:

@@ -119,7 +119,7 @@ def _leave_evaluation(
         "objects_sha256": sha256_of_file(OBJECTS),
         "code_revision": "abc",
         # One file that is edited seldom, or an edit while the tests run would refuse the bundle.
-        "code_files": {n: d for n, d in loaded_code().items() if n == "anonymization/errors.py"},
+        "code_files": code_lines("anonymization/errors.py"),
         "confidence": 0.95,
         "thresholds": {"face": threshold},
         "taxonomy_gated": ["face"],
@@ -129,6 +129,11 @@ def _leave_evaluation(
         "written_output_verified": {**pictures, "failed": []},
     }
     write_json(EVALUATION, evaluation)
+
+
+def code_lines(path: str) -> list[str]:
+    """What evaluation records of one file of code."""
+    return [f"{loaded_code()[path]}  {path}"]
 
 
 def run(settings: Settings = SETTINGS) -> dict[str, Any]:
@@ -350,6 +355,18 @@ def test_results_edited_so_that_they_agree_with_each_other_are_not_those_that_dv
     assert "is not what dvc.lock recorded of the evaluation" in reasons(report)
 
 
+def test_a_way_of_obscuring_that_the_attack_refuses_is_not_promoted(repo):
+    row = {"attack": "faces matched", "method": "blur", "strength": 0.6, "default_of": []}
+    row |= {"leaked": 9, "total": 60, "rate": 0.15, "lower": 0.08, "upper": 0.25}
+    attack = {"schema_version": 1, "date": "2026-01-01", "material": "60 faces"}
+    rows = [row | {"chance": 1 / 60, "refused": True}]
+    write_json(Path("reports/attack.json"), attack | {"rows": rows})
+    report = run()
+    assert report["outcome"] == "REFUSED"
+    assert report["reasons"] == ["face: blur 0.6, faces matched 9 of 60, chance 0.017"]
+    assert champion() is None
+
+
 def test_a_reference_set_that_is_not_the_released_one_is_refused(repo, turn):
     data, _ = pictures_with_faces(1)
     write_release("s", data, TAXONOMY, reason="first")
@@ -367,7 +384,7 @@ def test_a_reference_set_that_is_not_the_released_one_is_refused(repo, turn):
 
 def test_code_changed_after_the_evaluation_is_refused(repo):
     path = Path("reports/evaluation.json")
-    files = {**loaded_code(), "evaluation/gate.py": "0" * 64}
+    files = [*code_lines("anonymization/errors.py"), f"{'0' * 64}  evaluation/gate.py"]
     write_json(path, read_json(path) | {"code_files": files})
     assert "code changed since the evaluation: evaluation/gate.py" in reasons(run())
 

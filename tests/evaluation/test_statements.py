@@ -13,12 +13,13 @@ from jsonschema import Draft202012Validator
 
 import evaluation
 from anonymization.detection import Detections
-from anonymization.files import write_json
+from anonymization.files import json_rows, write_json
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from evaluation.bound import lower_bound
 from evaluation.certificate import CertificateError, certificate
 from evaluation.comparison import compare
+from evaluation.curves import curve_rows, with_curves, without_curves
 from evaluation.gallery import Shown
 from evaluation.record import check_record, dvc_md5
 from evaluation.report import render
@@ -47,8 +48,9 @@ def measured() -> dict[str, Any]:
     about = {
         "schema_version": 1, "split": "reference", "bundle_digest": "b" * 64,
         "reference_digest": "c" * 64, "objects_sha256": "d" * 64, "code_revision": "e",
-        "code_files": {"a.py": "f" * 64}, "thresholds": {"face": 0.5}, "taxonomy_gated": ["face"],
-        "run_id": None, "confidence": 0.95, "slicings": ["size", "camera"],
+        "code_files": ["f" * 64 + "  a.py"], "taxonomy_gated": ["face"],
+        "thresholds": {"face": 0.5}, "run_id": None, "confidence": 0.95,
+        "slicings": ["size", "camera"],
     }  # fmt: skip
     found = summarize([result], TAXONOMY, size_edges=[0, 1], dataset=data, slices=["camera"])
     return json.loads(json.dumps(about | found))
@@ -67,7 +69,7 @@ def problems(content: dict[str, Any]) -> list[str]:
 
 
 def test_what_evaluation_writes_fits_the_published_schema() -> None:
-    assert problems(measured()) == []
+    assert problems(without_curves(measured())) == []
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_what_evaluation_writes_fits_the_published_schema() -> None:
     ],
 )
 def test_what_does_not_fit_is_found(change: Any, where: str) -> None:
-    content = measured()
+    content = without_curves(measured())
     change(content)
     assert any(problem.startswith(where) for problem in problems(content))
 
@@ -108,6 +110,23 @@ def test_a_forecast_certifies_nothing() -> None:
     text = certificate("a map", measured() | {"split": "val"}, judged("PROMOTED"), TAXONOMY)
     assert "as a forecast" in text
     assert "Every criterion of the gate is met" not in text
+
+
+def test_curves_stand_beside_the_report_and_come_back_for_the_page() -> None:
+    whole = measured()
+    assert len(curve_rows(whole)) == 1
+    assert "curve" not in without_curves(whole)["classes"]["face"]
+    assert with_curves(without_curves(whole), curve_rows(whole)) == whole
+
+
+def test_a_report_has_one_line_a_row_and_reads_back_as_it_was() -> None:
+    content = without_curves(measured())
+    text = json_rows(content)
+    assert json.loads(text) == content
+    rows = [line for line in text.splitlines() if line.lstrip().startswith('{"slicing"')]
+    assert len(rows) == len(content["slices"])
+    with pytest.raises(ValueError, match="Out of range float"):
+        json_rows({"a": [float("nan")]})
 
 
 def found(number: int, seen: bool) -> dict[str, Any]:
@@ -145,7 +164,7 @@ def test_the_page_of_a_verdict_shows_outcome_criteria_champion_and_attack() -> N
     )  # fmt: skip
     for text in ("REFUSED", "Beside the champion, version 7", "Lost against the champion"):
         assert text in page
-    assert "default of plate" in page
+    assert '<span class="count">plate</span>' in page
     assert page.index("REFUSED") < page.index("Recall of identifiable objects")
     assert not re.search(r"(src|href)=\"(?!data:)", page)
 

@@ -1,0 +1,39 @@
+"""The gate's question about the attack: is the way a class is obscured one that withstood it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from anonymization.taxonomy import Taxonomy
+from evaluation.gate import Criterion
+from evaluation.leaks import rows_of, used_setting
+
+
+def check_attack(attack: Mapping[str, Any] | None, taxonomy: Taxonomy) -> Iterator[Criterion]:
+    """Yield whether the way each gated class is obscured withstood the attack.
+
+    Where it was not attacked the criterion is met, and says so: an attack needs engines that not
+    every machine has.
+    """
+    for name in taxonomy.gated:
+        spec = taxonomy[name]
+        rows = rows_of(attack, spec) if attack else []
+        if not rows:
+            said = f"{name}: {spec.method} {used_setting(spec)[1]:g} was not attacked"
+            yield Criterion("attack", True, said, class_name=name)
+            continue
+        worst = max(rows, key=lambda row: row["lower"] - row["chance"])
+        said = (
+            f"{name}: {spec.method} {used_setting(spec)[1]:g}, {worst['attack']} "
+            f"{worst['leaked']} of {worst['total']}, chance {worst['chance']:.3f}"
+        )
+        yield Criterion(
+            "attack",
+            not any(row["refused"] for row in rows),
+            said,
+            class_name=name,
+            value=worst["rate"],
+            bound=worst["lower"],
+            limit=worst["chance"],
+        )
