@@ -20,6 +20,8 @@ from data.tracking import (
 )
 from training.sweep.config import Scalar
 
+REASON_CHARACTERS = 1000
+"""Of the reason in MLflow; the log has it whole. MLflow refuses tags of more than 8000."""
 UNRECORDED = StageRun(None, None, None)
 
 
@@ -91,7 +93,11 @@ class Sweep:
         run = StageRun(self.run.client, run_id, self.run.run_id)
         run.log_params({f"trial.{setting}": value for setting, value in settings.items()})
         with _ending(run):
-            yield Trial(run)
+            try:
+                yield Trial(run)
+            except Exception as error:
+                run.set_tag("blurloop.reason", str(error)[:REASON_CHARACTERS])
+                raise
 
 
 class Trial:
