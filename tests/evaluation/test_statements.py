@@ -48,6 +48,7 @@ def measured() -> dict[str, Any]:
     about = {
         "schema_version": 1, "split": "reference", "bundle_digest": "b" * 64,
         "reference_digest": "c" * 64, "objects_sha256": "d" * 64, "code_revision": "e",
+        "variant": "fp32",
         "code_files": ["f" * 64 + "  a.py"], "taxonomy_gated": ["face"],
         "thresholds": {"face": 0.5}, "run_id": None, "confidence": 0.95,
         "slicings": ["size", "camera"],
