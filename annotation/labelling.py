@@ -27,6 +27,7 @@ _NOSE_KEY, _LEFT_KEYS, _RIGHT_KEYS = "n", "qwetyuio", "asdghjkl"
 _DRAWN_FIRST = ("polygon", "ellipse", "rectangle", "brush")
 """Order on the screen; the first is what an annotator has in hand."""
 _STYLE = (
+    # No child selectors: the editor reads the text of the tag with its > still escaped.
     # What people choose from stays above the picture, and in sight when a tall one is scrolled.
     ".blurloop-strip { position: sticky; top: 0; z-index: 5; padding-bottom: 4px; "
     "background: var(--color-neutral-background, #fff); } "
@@ -36,14 +37,14 @@ _STYLE = (
     ".blurloop-strip h4, .blurloop-strip .lsf-labels, .blurloop-strip .lsf-choices "
     "{ margin: 0 !important; } "
     ".blurloop-tool h4 { font-size: 13px !important; font-weight: 400 !important; } "
-    ".blurloop-strip > h4 { color: #b3261e !important; font-size: 15px !important; } "
-    ".blurloop-strip > h4:not(:empty)::before { content: 'Look again: '; } "
+    ".blurloop-doubt h4 { color: #b3261e !important; font-size: 15px !important; } "
+    ".blurloop-doubt h4:not(:empty)::before { content: 'Look again: '; } "
     ".blurloop-strip .lsf-label { margin: 2px 4px 2px 0; padding: 0 6px; font-size: 13px; } "
     ".blurloop-strip .lsf-label__hotkey { margin-left: 6px; } "
     ".blurloop-points .lsf-label, .blurloop-points .lsf-label__hotkey { font-size: 11px; } "
     ".blurloop-points .lsf-label { height: 20px; margin: 1px 3px 1px 0; } "
     # Nothing moves when a region is selected.
-    ".blurloop-said { min-height: 30px; } "
+    ".blurloop-said { min-height: 40px; } "
     ".lsf-header:empty { display: none; }"
 )
 Pair = tuple[str, str]
@@ -96,7 +97,8 @@ def labelling(
     root = ElementTree.Element("View")
     ElementTree.SubElement(root, "Style").text = _STYLE
     strip = ElementTree.SubElement(root, "View", className="blurloop-strip")
-    ElementTree.SubElement(strip, "Header", value=f"${DOUBT}", size="5")
+    doubt = ElementTree.SubElement(strip, "View", className="blurloop-doubt")
+    ElementTree.SubElement(doubt, "Header", value=f"${DOUBT}", size="5")
     tools = ElementTree.SubElement(strip, "View", className="blurloop-row")
     for kind in _DRAWN_FIRST:
         labels = [name for tool, name in pairs if tool == kind]
@@ -271,7 +273,7 @@ def instructions(taxonomy: Taxonomy, pictures: Mapping[str, tuple[str, str]]) ->
         tools = " or ".join(TOOLS[spec.geometry])
         side = {"width": "wide", "height": "high"}[spec.identifiable_side]
         shown = "".join(
-            f'<td><img src="{address}" alt="{name}: {word}" width="130"><br>{word}</td>'
+            f'<td><img src="{address}" alt="{name}: {word}" width="110"></td>'
             for address, word in zip(
                 pictures.get(name, ()), ("identifiable", "not identifiable"), strict=False
             )
@@ -292,8 +294,8 @@ def instructions(taxonomy: Taxonomy, pictures: Mapping[str, tuple[str, str]]) ->
         "<p>A miss is a person exposed: mark small, cut, mirrored and half hidden ones, too. "
         "What is drawn already was found by a model: correct it, delete what is wrong, and above "
         "all add what it missed.</p>"
-        '<table cellpadding="6"><tr><th>class</th><th>draw with</th><th>identifiable from</th>'
-        "<th></th><th></th></tr>" + "".join(rows) + "</table>"
+        '<table cellpadding="6"><tr><th>class</th><th>draw with</th><th>counts from</th>'
+        "<th>identifiable</th><th>not identifiable</th></tr>" + "".join(rows) + "</table>"
         "<p>Say <i>identifiable</i> or <i>not identifiable</i> of a region where its size alone "
         "would say something else: a sharp small face, a large one that is blurred or turned "
         "away.</p>"
