@@ -414,7 +414,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Attack, keep, and exit with 1 where a default leaks."""
-    from anonymization.files import write_json
+    from anonymization.files import write_json_rows
 
     given = _parser().parse_args(arguments)
     try:
@@ -423,7 +423,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
     if given.json:
-        write_json(given.json, content)
+        write_json_rows(given.json, content)
     leaking = [row for row in content["rows"] if row["refused"] and row["default_of"]]
     if leaking:
         sys.stderr.write("a default leaks above chance by more than noise\n")

@@ -25,7 +25,8 @@ def check_attack(attack: Mapping[str, Any] | None, taxonomy: Taxonomy) -> Iterat
             continue
         worst = max(rows, key=lambda row: row["lower"] - row["chance"])
         said = (
-            f"{name}: {spec.method} {used_setting(spec)[1]:g}, {worst['attack']} "
+            f"{name}: {spec.method} {used_setting(spec)[1]:g}, worst of {len(rows)} attacks on it: "
+            f"{worst['attack']} "
             f"{worst['leaked']} of {worst['total']}, chance {worst['chance']:.3f}"
         )
         yield Criterion(

@@ -212,8 +212,16 @@ BLURRED = Taxonomy({"plate": ClassSpec("box", "box", "blur", strength=0.8)})
 @pytest.mark.parametrize(
     ("attack", "passed", "said"),
     [
-        (attack_on(measured_row(0.8, refused=True)), False, "blur 0.8, plates read 9 of 60"),
-        (attack_on(measured_row(0.8, refused=False)), True, "blur 0.8, plates read 9 of 60"),
+        (
+            attack_on(measured_row(0.8, refused=True)),
+            False,
+            "blur 0.8, worst of 1 attacks on it: plates read 9 of 60",
+        ),
+        (
+            attack_on(measured_row(0.8, refused=False)),
+            True,
+            "blur 0.8, worst of 1 attacks on it: plates read 9 of 60",
+        ),
         (attack_on(measured_row(0.6, refused=True)), True, "blur 0.8 was not attacked"),
         (None, True, "blur 0.8 was not attacked"),
     ],
@@ -240,3 +248,23 @@ def test_a_kept_attack_names_the_classes_of_this_taxonomy(tmp_path: Path) -> Non
     kept = read_attack(BLURRED, path)
     assert kept is not None
     assert [row["default_of"] for row in kept["rows"]] == [[], ["plate"]]
+
+
+ATTACK = Path(__file__).parents[2] / "reports/attack.json"
+
+
+def test_every_way_in_which_the_default_taxonomy_obscures_was_attacked_and_held() -> None:
+    import conf
+
+    taxonomy = conf.section(conf.compose(), "taxonomy", Taxonomy)
+    criteria = list(check_attack(read_attack(taxonomy, ATTACK), taxonomy))
+    assert [c.class_name for c in criteria] == list(taxonomy.gated)
+    assert all(c.passed and c.value is not None for c in criteria), criteria
+
+
+def test_the_floor_is_the_lowest_strength_of_blur_that_held_against_everything() -> None:
+    rows = json.loads(ATTACK.read_text())["rows"]
+    weak = {row["strength"] for row in rows if row["refused"] and row["method"] == "blur"}
+    held = {row["strength"] for row in rows if row["method"] == "blur"} - weak
+    assert min(held) == STRENGTH_MIN
+    assert max(weak) < STRENGTH_MIN

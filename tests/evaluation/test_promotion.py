@@ -363,7 +363,9 @@ def test_a_way_of_obscuring_that_the_attack_refuses_is_not_promoted(repo):
     write_json(Path("reports/attack.json"), attack | {"rows": rows})
     report = run()
     assert report["outcome"] == "REFUSED"
-    assert report["reasons"] == ["face: blur 0.6, faces matched 9 of 60, chance 0.017"]
+    assert report["reasons"] == [
+        "face: blur 0.6, worst of 1 attacks on it: faces matched 9 of 60, chance 0.017"
+    ]
     assert champion() is None
 
 
