@@ -107,12 +107,9 @@ class Album:
         pixels, panorama = picture.pixels, panorama_of_image(image, picture.xmp)
         if not raw:
             truth = truth_of(image, self.dataset.by_image[image.id], self.taxonomy, panorama)
-            # Where a class is not completely labelled, somebody nobody drew may stand there.
             labelled = truth.fully_labelled(self.taxonomy.names)
             found = self.found.get(image.sha256, ())
-            pixels = (
-                obscure_boxes(obscure_truth(pixels, truth), found) if labelled else veiled(pixels)
-            )
+            pixels = published(pixels, truth, found, labelled=labelled)
         wraps = seam_of(panorama) is not None
         shown = around(pixels, box, self.taxonomy[class_name].color, wraps=wraps)
         file = io.BytesIO()
@@ -137,6 +134,18 @@ def worst_misses(rows: Sequence[ObjectRow], most: int) -> list[ObjectRow]:
     """Return counted objects that were missed in either sense: least hidden first, then largest."""
     missed = [row for row in rows if row.counted and not (row.detected and row.covered)]
     return sorted(missed, key=lambda row: (round(row.share, 1), -row.side_px))[:most]
+
+
+def published(
+    pixels: Pixels, truth: PictureTruth, found_xyxy: Iterable[Box], *, labelled: bool
+) -> Pixels:
+    """Return a picture that may leave this machine.
+
+    Where a class is not completely labelled, somebody nobody drew may stand anywhere: the whole
+    picture is veiled then. A veil alone would leave a large face cells enough to be known by.
+    """
+    pixels = pixels if labelled else veiled(pixels)
+    return obscure_boxes(obscure_truth(pixels, truth), found_xyxy)
 
 
 def obscure_truth(pixels: Pixels, truth: PictureTruth) -> Pixels:

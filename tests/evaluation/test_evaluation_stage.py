@@ -16,7 +16,7 @@ from anonymization.files import read_json
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from evaluation.config import EvaluationConfig, EvaluationConfigError
-from evaluation.gallery import Album, obscure_boxes, worst_misses
+from evaluation.gallery import Album, obscure_boxes, published, worst_misses
 from evaluation.pictures import PictureResult, judge_picture, through_png
 from evaluation.report import ratio, ratio_up, write_report
 from evaluation.summary import metrics_to_log, summarize
@@ -165,6 +165,16 @@ def test_a_published_false_find_hides_whom_the_annotator_may_have_overlooked(
     write_report(tmp_path, summary(result) | about, result.objects, result.finds, album, most=5)
     (shown,) = read_json(tmp_path / "gallery.json")["pictures"]
     assert (shown["kind"], spread(shown["data"]) < 60) == ("false_find", True)
+
+
+def test_a_large_face_in_a_partly_labelled_picture_keeps_no_more_cells_than_elsewhere() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    image = Image(1, "a" * 64, "a.png", 400, 400, ("license_plate",))
+    plate = Annotation(1, 1, "license_plate", (100.0, 100.0, 300.0, 300.0))
+    shown = published(noise, truth_of(image, [plate], TAXONOMY), [], labelled=False)
+    assert len(np.unique(shown[100:300, 100:300].reshape(-1, 3), axis=0)) <= 16
+    # The rest is veiled: cells of 13 px.
+    assert len(np.unique(shown[:60].reshape(-1, 3), axis=0)) <= 5 * 31
 
 
 def test_boxes_beyond_the_picture_and_across_a_seam_are_hidden_where_they_are() -> None:
