@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from anonymization.taxonomy import Taxonomy
+from evaluation.bound import CONFIDENCE, exact_lower
 from evaluation.gate import Criterion
 from evaluation.leaks import rows_of, used_setting
 
@@ -23,18 +24,27 @@ def check_attack(attack: Mapping[str, Any] | None, taxonomy: Taxonomy) -> Iterat
             said = f"{name}: {spec.method} {used_setting(spec)[1]:g} was not attacked"
             yield Criterion("attack", True, said, class_name=name)
             continue
-        worst = max(rows, key=lambda row: row["lower"] - row["chance"])
+        worst = max(rows, key=_above_chance)
         said = (
             f"{name}: {spec.method} {used_setting(spec)[1]:g}, worst of {len(rows)} attacks on it: "
             f"{worst['attack']} "
-            f"{worst['leaked']} of {worst['total']}, chance {worst['chance']:.3f}"
+            f"{worst['leaked']} of {worst['total']}, chance {1 / worst['total']:.3f}"
         )
         yield Criterion(
             "attack",
-            not any(row["refused"] for row in rows),
+            _above_chance(worst) <= 0,
             said,
             class_name=name,
-            value=worst["rate"],
-            bound=worst["lower"],
-            limit=worst["chance"],
+            value=worst["leaked"] / worst["total"],
+            bound=_lower(worst),
+            limit=1 / worst["total"],
         )
+
+
+def _lower(row: Mapping[str, Any]) -> float:
+    """Return the lower bound of a leak rate, from its counts: what a row says of itself is moot."""
+    return float(exact_lower(row["leaked"], row["total"], confidence=CONFIDENCE))
+
+
+def _above_chance(row: Mapping[str, Any]) -> float:
+    return _lower(row) - 1 / float(row["total"])

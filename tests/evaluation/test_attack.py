@@ -200,10 +200,9 @@ def attack_on(*rows: dict[str, Any]) -> dict[str, Any]:
     return content | {"rows": list(rows)}
 
 
-def measured_row(strength: float, *, refused: bool) -> dict[str, Any]:
+def measured_row(strength: float, leaked: int) -> dict[str, Any]:
     about = {"attack": "plates read", "method": "blur", "strength": strength, "default_of": []}
-    rates = {"leaked": 9, "total": 60, "rate": 0.15, "lower": 0.08, "upper": 0.25, "chance": 1 / 60}
-    return about | rates | {"refused": refused}
+    return about | {"leaked": leaked, "total": 60, "refused": False}
 
 
 BLURRED = Taxonomy({"plate": ClassSpec("box", "box", "blur", strength=0.8)})
@@ -212,20 +211,12 @@ BLURRED = Taxonomy({"plate": ClassSpec("box", "box", "blur", strength=0.8)})
 @pytest.mark.parametrize(
     ("attack", "passed", "said"),
     [
-        (
-            attack_on(measured_row(0.8, refused=True)),
-            False,
-            "blur 0.8, worst of 1 attacks on it: plates read 9 of 60",
-        ),
-        (
-            attack_on(measured_row(0.8, refused=False)),
-            True,
-            "blur 0.8, worst of 1 attacks on it: plates read 9 of 60",
-        ),
-        (attack_on(measured_row(0.6, refused=True)), True, "blur 0.8 was not attacked"),
+        (attack_on(measured_row(0.8, 9)), False, "worst of 1 attacks on it: plates read 9 of 60"),
+        (attack_on(measured_row(0.8, 3)), True, "worst of 1 attacks on it: plates read 3 of 60"),
+        (attack_on(measured_row(0.6, 9)), True, "blur 0.8 was not attacked"),
         (None, True, "blur 0.8 was not attacked"),
     ],
-    ids=["above chance", "holds", "another strength", "none kept"],
+    ids=["above chance, whatever it says", "within noise", "another strength", "none kept"],
 )
 def test_the_gate_asks_whether_the_way_of_obscuring_withstood_the_attack(
     attack: Any, passed: bool, said: str
@@ -236,14 +227,14 @@ def test_the_gate_asks_whether_the_way_of_obscuring_withstood_the_attack(
 
 
 def test_what_was_not_attacked_is_named_in_reports() -> None:
-    (said,) = not_attacked(attack_on(measured_row(0.6, refused=False)), BLURRED)
+    (said,) = not_attacked(attack_on(measured_row(0.6, 0)), BLURRED)
     assert said == "Attack on blur 0.8, by which plate is obscured: not made."
-    assert list(not_attacked(attack_on(measured_row(0.8, refused=True)), BLURRED)) == []
+    assert list(not_attacked(attack_on(measured_row(0.8, 9)), BLURRED)) == []
 
 
 def test_a_kept_attack_names_the_classes_of_this_taxonomy(tmp_path: Path) -> None:
     path = tmp_path / "attack.json"
-    rows = [measured_row(strength, refused=False) for strength in (0.6, 0.8)]
+    rows = [measured_row(strength, 0) for strength in (0.6, 0.8)]
     path.write_text(json.dumps(attack_on(*rows)))
     kept = read_attack(BLURRED, path)
     assert kept is not None
