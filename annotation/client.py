@@ -241,8 +241,11 @@ class Server:
             params = {"exportType": "JSON", "download_all_tasks": "true", "ids[]": ids}
             found = self._raw("GET", f"api/projects/{project}/export", params=params)
             by_id = {int(task["id"]): task for task in found}
-            # A task that was deleted since it was listed is not there any more.
-            yield from (by_id[task] for task in ids if task in by_id)
+            del found
+            for task in ids:
+                # A task that was deleted since it was listed is not there any more.
+                if task in by_id:
+                    yield by_id.pop(task)
 
     def add_tasks(self, project: int, tasks: Sequence[dict[str, Any]]) -> None:
         """Add tasks with their predictions, in the given order; all of them or none."""
@@ -274,6 +277,8 @@ class Server:
             http = self._client._client_wrapper.httpx_client
             options = {"max_retries": 0} if method != "GET" else None
             response = http.request(path, method=method, request_options=options, **arguments)
+            # A response and its stream hold each other: pages would stay until the collector comes.
+            response.stream = None
             if response.status_code >= 400:
                 raise ApiError(status_code=response.status_code, body=response.text)
             return response.json()

@@ -109,7 +109,7 @@ def test_plain_dvc_repro_follows_the_annotators_and_tells_nobody_the_key(turned,
 
     # The revision before, on a machine from which no server is reached.
     repository.run("git", "checkout", "--quiet", "HEAD~1")
-    repository.dvc("checkout")
+    repository.dvc("checkout", "artifacts/annotated", "artifacts/snapshot")
     repository.edit(name, "sync: true", "sync: false")
     del repository.environment[KEY_VARIABLE]
     repository.dvc("repro", "annotation")

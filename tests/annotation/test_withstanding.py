@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from annotation.client import KeyRefusedError, Server, ServerAwayError
+from annotation.client import Server, ServerAwayError
 from annotation.labelling import LabellingError
 from annotation.regions import Size
 from annotation.snapshot import read_head
@@ -148,18 +148,6 @@ def test_a_picture_that_is_gone_before_it_became_a_task_is_named(desk):
     with pytest.raises(Exception, match=rf"{sha256}\.png"):
         desk.sync()
     assert desk.tasks() == []
-
-
-def test_a_personal_access_token_that_was_revoked_is_named_and_not_shown(desk, monkeypatch, caplog):
-    caplog.set_level(logging.DEBUG)
-    desk.collect(1)
-    token = desk.post("api/token/", {})["token"]
-    monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
-    desk.sync()
-    desk.server._client.tokens.blacklist(refresh=token)
-    with pytest.raises(KeyRefusedError, match=r"refuses the key") as failed:
-        desk.sync()
-    assert token not in caplog.text + str(failed.value)
 
 
 def test_the_champions_finds_are_what_annotators_correct(desk, constant_networks, tmp_path):
