@@ -60,8 +60,9 @@ class Sweep:
 
     def dvc(self) -> psutil.Process:
         """Return the DVC that runs the trial."""
-        (child,) = psutil.Process(self.process.pid).children()
-        return child
+        own = psutil.Process(self.process.pid)
+        self.wait_for("DVC to start", lambda: len(own.children()) == 1)
+        return own.children()[0]
 
     def end(self) -> int:
         """Wait for the end; return the exit code."""
@@ -114,6 +115,8 @@ def test_a_sweep_killed_twice_ends_with_each_trial_counted_once(turned, tmp_path
     assert not dvc.is_running(), "a plain kill stops the trial too"
     assert [run.info.status for run in runs(turned)[:2]] == ["KILLED", "KILLED"]
 
+    for stale in (turned.path / OUTPUT).glob("*.log"):
+        stale.unlink()  # what the stopped trial said is not what the next one says
     # Killed at once, it leaves its trial running; held until the next sweep has come to it.
     second = Sweep(turned, tmp_path / "second.log", *SMOKE)
     second.wait_for_output("Running stage 'training@")

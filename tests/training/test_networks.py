@@ -133,7 +133,7 @@ def test_each_setting_in_conf_builds_a_network(group: str, name: str) -> None:
 
     with torch.no_grad():
         found = network.find(torch.zeros(1, 3, 96, 128))
-    assert found[0].maps.shape[1:] == ((28, 28) if name == "mask_rcnn" else (17, 56, 56))
+    assert found[0].maps[0].shape[1:] == ((28, 28) if name == "mask_rcnn" else (17, 56, 56))
 
 
 @pytest.mark.parametrize(
