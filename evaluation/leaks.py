@@ -50,9 +50,13 @@ def used_setting(spec: ClassSpec) -> tuple[str, float]:
 
 
 def rows_of(attack: Mapping[str, Any], spec: ClassSpec) -> list[dict[str, Any]]:
-    """Return what was measured of the way a class is obscured."""
+    """Return what was measured of the way a class is obscured; a row of nothing measures nothing."""
     wanted = used_setting(spec)
-    return [row for row in attack["rows"] if (row["method"], row["strength"]) == wanted]
+    return [
+        row
+        for row in attack["rows"]
+        if (row["method"], row["strength"]) == wanted and row["total"] > 0
+    ]
 
 
 def not_attacked(attack: Mapping[str, Any] | None, taxonomy: Taxonomy) -> Iterator[str]:

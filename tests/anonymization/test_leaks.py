@@ -139,7 +139,7 @@ def test_noise_in_an_object_is_not_in_the_file(name: str, method: str) -> None:
     make, orientation = SOURCES[name]
     source = make()
     wanted = [f"license_plate.method={method}", "license_plate.margin=0"]
-    anonymizer = Anonymizer.for_known_regions(settings=Settings.of(wanted))
+    anonymizer = Anonymizer.for_known_regions(settings=Settings.of(wanted), seed=0)
     plate = anonymizer.taxonomy.class_id("license_plate")
     finds = Detections.from_boxes(upright_boxes(orientation), class_ids=np.full(len(BOXES), plate))
     picture = decode(source)
@@ -148,5 +148,4 @@ def test_noise_in_an_object_is_not_in_the_file(name: str, method: str) -> None:
     before, after = read_otherwise(source), read_otherwise(written)
     assert (before.shape, before.dtype) == (after.shape, after.dtype)
     assert min(goes_along(before, box) for box in BOXES) > 0.7
-    # Coarse blocks of fresh noise go along with it by chance, now and then beyond 0.25.
-    assert max(goes_along(after, box) for box in BOXES) < 0.4
+    assert max(goes_along(after, box) for box in BOXES) < 0.25

@@ -214,9 +214,16 @@ BLURRED = Taxonomy({"plate": ClassSpec("box", "box", "blur", strength=0.8)})
         (attack_on(measured_row(0.8, 9)), False, "worst of 1 attacks on it: plates read 9 of 60"),
         (attack_on(measured_row(0.8, 3)), True, "worst of 1 attacks on it: plates read 3 of 60"),
         (attack_on(measured_row(0.6, 9)), True, "blur 0.8 was not attacked"),
+        (attack_on(measured_row(0.8, 0) | {"total": 0}), True, "blur 0.8 was not attacked"),
         (None, True, "blur 0.8 was not attacked"),
     ],
-    ids=["above chance, whatever it says", "within noise", "another strength", "none kept"],
+    ids=[
+        "above chance, whatever it says",
+        "within noise",
+        "another strength",
+        "of nothing",
+        "none",
+    ],
 )
 def test_the_gate_asks_whether_the_way_of_obscuring_withstood_the_attack(
     attack: Any, passed: bool, said: str
