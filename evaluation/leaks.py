@@ -50,7 +50,7 @@ def used_setting(spec: ClassSpec) -> tuple[str, float]:
 
 
 def rows_of(attack: Mapping[str, Any], spec: ClassSpec) -> list[dict[str, Any]]:
-    """Return what was measured of the way a class is obscured; a row of nothing measures nothing."""
+    """Return what was measured of the way a class is obscured; an empty row measured nothing."""
     wanted = used_setting(spec)
     return [
         row
