@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from anonymization.bundle import Bundle
 from anonymization.card import Card, TilingCard
-from anonymization.detection import Detector
+from anonymization.detection.detector import Detector
+from anonymization.detection.finds import Detections
 from anonymization.errors import BlurloopError
 from anonymization.files import OutputError, check_output, write_output
-from anonymization.finds import Detections
 from anonymization.formats.picture import MAX_PIXELS, MetadataPolicy, encode, read_picture
-from anonymization.obscuring import MASK_THRESHOLD, NO_OUTLINES, obscure
+from anonymization.obscuring.obscure import MASK_THRESHOLD, NO_OUTLINES, obscure
+from anonymization.obscuring.shapes import Outline
 from anonymization.panorama.gpano import ChosenProjection, choose_projection
 from anonymization.panorama.projection import Equirectangular
 from anonymization.panorama.wrapping import wrapped_copies
 from anonymization.pipeline import Cores
 from anonymization.regions import Regions, Spared
 from anonymization.settings import DEFAULT_TAXONOMY, Settings
-from anonymization.shapes import Outline
 from anonymization.taxonomy import Taxonomy
 
 __all__ = ["AnonymizedImage", "Anonymizer", "Decided", "NoNetworkError", "OutputError"]

@@ -17,12 +17,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from anonymization.detection.finds import NUM_KEYPOINTS, Detections
 from anonymization.drawing import drawn_outline, numbers
 from anonymization.errors import BlurloopError
 from anonymization.files import sha256_of_json
-from anonymization.finds import NUM_KEYPOINTS, Detections
-from anonymization.obscuring import class_spec
-from anonymization.shapes import MASK_THRESHOLD, Outline, region
+from anonymization.obscuring.obscure import class_spec
+from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline, region
 from anonymization.taxonomy import Taxonomy
 
 SCHEMA_VERSION = 1

@@ -25,11 +25,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonymization.detection.finds import Detections
 from anonymization.files import sha256_of_file, sha256_of_json
-from anonymization.finds import Detections
-from anonymization.obscuring import NO_OUTLINES, class_spec
+from anonymization.obscuring.obscure import NO_OUTLINES, class_spec
+from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline, Region, region
 from anonymization.settings import SettingsError, read_structured
-from anonymization.shapes import MASK_THRESHOLD, Outline, Region, region
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 Bools = NDArray[np.bool_]

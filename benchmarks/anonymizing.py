@@ -46,15 +46,15 @@ from numpy.typing import NDArray
 from anonymization.anonymizer import Anonymizer
 from anonymization.bundle import Bundle
 from anonymization.card import MASK_NETWORK, Card
-from anonymization.detection import Detector, prepare
-from anonymization.finds import Detections, box_iou
+from anonymization.detection.detector import Detector, prepare
+from anonymization.detection.finds import Detections, box_iou
+from anonymization.detection.runtime import load_graph
 from anonymization.formats.picture import SUFFIXES, decode, encode
 from anonymization.job.inputs import make_plan
 from anonymization.job.processing import Processor
 from anonymization.job.results import Options
 from anonymization.panorama.gpano import choose_projection
 from anonymization.pipeline import Budget, Cores, cores, pixel_budget, work_off
-from anonymization.runtime import load_graph
 from benchmarks.encoding import QUALITY, picture_bytes
 
 REPEATS = 3

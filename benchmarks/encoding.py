@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from anonymization.finds import Detections
+from anonymization.detection.finds import Detections
 from anonymization.formats.picture import decode, encode
-from anonymization.obscuring import obscure
+from anonymization.obscuring.obscure import obscure
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 REPEATS = 7

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from anonymization.bundle import Bundle
 from anonymization.card import KEYPOINT_NETWORK
-from anonymization.detection import Detector
+from anonymization.detection.detector import Detector
 from anonymization.formats.picture import SUFFIXES, read_picture
 
 ROUNDS = 5

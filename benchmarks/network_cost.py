@@ -20,8 +20,8 @@ import torch
 from benchmarks.training_step import CLASSES, drawn_batch
 from conf import compose, section
 from training.config import NetworkConfig, TrainingConfig
-from training.loading import padded_size, to_input
-from training.networks import build_network
+from training.network.rcnn import build_network
+from training.pictures.loading import padded_size, to_input
 
 
 def config_of(group: str) -> NetworkConfig:

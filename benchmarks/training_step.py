@@ -28,13 +28,13 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import MultiScaleRoIAlign
 
 from conf import compose, section
-from training.backbones import build_backbone
 from training.callbacks import AveragedWeights, Course
 from training.config import NetworkConfig, TrainingConfig
-from training.loading import to_input
 from training.module import TrainingModule
-from training.networks import build_network
-from training.proposals import StridedAnchors
+from training.network.backbones import build_backbone
+from training.network.proposals import StridedAnchors
+from training.network.rcnn import build_network
+from training.pictures.loading import to_input
 
 CLASSES = ("face", "person", "license_plate", "vehicle")
 HEIGHT, WIDTH, OBJECTS = 384, 512, 12
@@ -45,7 +45,7 @@ TINY_MIN = 2.5
 def drawn_batch(
     size: int, seed: int, *, height: int = HEIGHT, width: int = WIDTH
 ) -> dict[str, Any]:
-    """Return a batch of noise with rectangles, labelled as `training.loading.to_batch` does."""
+    """Return a batch of noise with rectangles, labelled as `loading.to_batch` does."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 255, (size, height, width, 3), generator=generator).byte()
     targets = []

@@ -29,15 +29,15 @@ from numpy.typing import NDArray
 
 from anonymization.bundle import Bundle
 from anonymization.card import CARD, FP32, VARIANTS
-from anonymization.detection import Detector
-from anonymization.finds import Detections
+from anonymization.detection.detector import Detector
+from anonymization.detection.finds import Detections
+from anonymization.detection.runtime import ONNXRUNTIME, OPENVINO, load_graph
 from anonymization.formats.picture import SUFFIXES, read_picture
-from anonymization.runtime import ONNXRUNTIME, OPENVINO, load_graph
 from anonymization.taxonomy import Taxonomy
 from data.coco import Dataset
 from evaluation.judging import judge
 from evaluation.truth import PictureTruth, truth_of
-from training.variants import as_variant, evenly, inputs_of
+from training.bundle.variants import as_variant, evenly, inputs_of
 
 RANGES = 32
 Pixels = NDArray[np.uint8]
@@ -49,7 +49,7 @@ class Row:
 
     Attributes:
         name: Variant, or the folder that the bundle was read from.
-        runtime: One of `anonymization.runtime.RUNTIMES`.
+        runtime: One of `anonymization.detection.runtime.RUNTIMES`.
         bundle: The bundle.
         detector: Its networks, loaded.
         best_s: Least seconds per picture.

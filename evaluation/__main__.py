@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anonymization.formats.picture import Picture
     from data.coco import Dataset, Image
     from data.tracking import StageRun
-    from evaluation.pictures import PictureResult
+    from evaluation.report.pictures import PictureResult
 
 SCHEMA_VERSION = 1
 
@@ -43,7 +43,7 @@ def main(
     from data.coco import Dataset
     from data.layout import BUNDLE, PREPARED, REPORTS
     from data.tracking import experiment_name, stage_run
-    from evaluation.curves import without_curves
+    from evaluation.measures.curves import without_curves
     from evaluation.truth import check_reference
 
     split = "val" if experiment_name() else "reference"
@@ -71,7 +71,7 @@ def check_classes(bundle: Bundle, taxonomy: Taxonomy) -> None:
     Raises:
         EvaluationError: If names or their order differ.
     """
-    from evaluation.pictures import EvaluationError
+    from evaluation.report.pictures import EvaluationError
 
     found = bundle.card.taxonomy.names
     if found != taxonomy.names:
@@ -90,11 +90,11 @@ def evaluate(
     seed: int,
 ) -> Iterator[PictureResult]:
     """Yield what each picture shows, the anonymizer's own detection and obscuring at work."""
-    from anonymization.detection import Detector
+    from anonymization.detection.detector import Detector
     from data.layout import PICTURES
+    from evaluation.measures.thumbnails import shows_written
     from evaluation.panoramas import as_panorama, projection_of_image
-    from evaluation.pictures import judge_picture, rewritten_as
-    from evaluation.thumbnails import shows_written
+    from evaluation.report.pictures import judge_picture, rewritten_as
     from evaluation.truth import truth_of
 
     detector = Detector.from_bundle(bundle)
@@ -128,7 +128,7 @@ def read_labelled(path: Path, image: Image) -> Picture:
     """
     from anonymization.files import sha256_of_file
     from anonymization.formats.picture import read_picture
-    from evaluation.pictures import EvaluationError
+    from evaluation.report.pictures import EvaluationError
 
     if not path.is_file() or sha256_of_file(path) != image.sha256:
         raise EvaluationError(
@@ -162,7 +162,7 @@ def summarized(
     dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Return the metrics at the section's settings."""
-    from evaluation.summary import summarize
+    from evaluation.report.summary import summarize
 
     return summarize(
         results,
@@ -203,9 +203,9 @@ def _write_artifacts(
     from anonymization.files import folder_in_one_step, sha256_of_file, write_json
     from data.layout import EVALUATED, PICTURES
     from data.tracking import loaded_code
-    from evaluation.curves import CURVES, curve_rows
-    from evaluation.gallery import Album
-    from evaluation.report import write_report
+    from evaluation.measures.curves import CURVES, curve_rows
+    from evaluation.report.gallery import Album
+    from evaluation.report.page import write_report
 
     binding = {key: summary[key] for key in ("split", "bundle_digest", "reference_digest")}
     head = {"schema_version": SCHEMA_VERSION, **binding}
@@ -236,7 +236,7 @@ def _write_artifacts(
 
 def _log(run: StageRun, summary: dict[str, Any], config: EvaluationConfig) -> None:
     from data.layout import EVALUATED, REPORTS
-    from evaluation.summary import metrics_to_log
+    from evaluation.report.summary import metrics_to_log
 
     run.log_metrics(metrics_to_log(summary))
     run.log_artifact(REPORTS / "evaluation.json")

@@ -40,7 +40,7 @@ from evaluation.attack_engines import (
     plain,
 )
 from evaluation.bound import CONFIDENCE, exact_lower
-from evaluation.leaks import used_setting
+from evaluation.measures.leaks import used_setting
 
 SCHEMA_VERSION = 1
 STRENGTHS = (STRENGTH_MIN, 0.8, 1.0)
@@ -187,8 +187,8 @@ def obscured(target: Target, setting: Setting, *, seed: int = SEED) -> Pixels:
     Obscuring raises a strength below its floor. Such a one is asked for as the floor itself, on a
     box of a shorter side with so much more margin that the region is the same.
     """
-    from anonymization.detection import Detections
-    from anonymization.obscuring import obscure
+    from anonymization.detection.detector import Detections
+    from anonymization.obscuring.obscure import obscure
 
     if setting.method == "none":
         return target.pixels

@@ -8,7 +8,7 @@ from typing import Any
 from anonymization.taxonomy import Taxonomy
 from evaluation.bound import CONFIDENCE, exact_lower
 from evaluation.gate import Criterion
-from evaluation.leaks import rows_of, used_setting
+from evaluation.measures.leaks import rows_of, used_setting
 
 
 def check_attack(attack: Mapping[str, Any] | None, taxonomy: Taxonomy) -> Iterator[Criterion]:

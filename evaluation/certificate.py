@@ -15,9 +15,9 @@ from typing import Any
 
 from anonymization.errors import BlurloopError
 from anonymization.taxonomy import Taxonomy
-from evaluation.leaks import read_attack
-from evaluation.report import ratio, ratio_up
-from evaluation.unmeasured import not_measured
+from evaluation.measures.leaks import read_attack
+from evaluation.measures.unmeasured import not_measured
+from evaluation.report.page import ratio, ratio_up
 
 
 class CertificateError(BlurloopError):

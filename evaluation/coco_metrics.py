@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.errors import BlurloopError
-from evaluation.calibration import calibration_error, reliability
 from evaluation.coco_results import CocoSet, coco_scores, read_coco
-from evaluation.confusion import confusion_matrix
 from evaluation.matching import IOU_MIN, LABELLED, PARTIAL, box_iou, match
+from evaluation.measures.calibration import calibration_error, reliability
+from evaluation.measures.confusion import confusion_matrix
 from evaluation.metrics import precision, precision_recall_curve, recall, thinned
-from evaluation.rows import FindRow, ObjectRow, PictureRow
+from evaluation.report.rows import FindRow, ObjectRow, PictureRow
 
 SCHEMA_VERSION = 1
 

@@ -17,11 +17,11 @@ from anonymization.errors import BlurloopError
 from evaluation.patch import Patch, overlap
 
 if TYPE_CHECKING:
-    from anonymization.detection import Detections
+    from anonymization.detection.detector import Detections
     from anonymization.taxonomy import Taxonomy
 
 MASK_THRESHOLD = 0.4
-"""As anonymization.obscuring and the card have it where nothing else is said; a test compares."""
+"""As the anonymizer and the card have it where nothing else is said; a test compares."""
 
 SHARE_MIN = 0.9
 """DESIGN section 7.1: an object is covered if at least 90 % of its pixels are obscured."""
@@ -145,7 +145,7 @@ def region_of(
     mask_threshold: float = MASK_THRESHOLD,
 ) -> Patch | None:
     """Return the pixels that one find fully obscures (blending weight 1); None for none."""
-    from anonymization.obscuring import region
+    from anonymization.obscuring.obscure import region
 
     spec = taxonomy[taxonomy.names[int(detections.class_ids[index])]]
     if spec.method == "none":

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from evaluation.bound import CONFIDENCE, lower_bound
 from evaluation.coverage import WRITTEN_ALLOWANCE
 from evaluation.matching import RIGHT, WRONG
-from evaluation.rows import FindRow, ObjectRow, PictureRow
+from evaluation.report.rows import FindRow, ObjectRow, PictureRow
 
 COVERAGE_SHARES = tuple(round(0.5 + step / 20, 2) for step in range(11))
 """From half of an object to all of it."""

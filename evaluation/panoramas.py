@@ -22,7 +22,7 @@ from anonymization.panorama.projection import Equirectangular, ProjectionError
 from data.coco import Annotation, Dataset, Image
 
 if TYPE_CHECKING:
-    from anonymization.finds import Detections
+    from anonymization.detection.finds import Detections
 
 IDENTITIES = ("object", "track")
 """Attributes that name an object; pieces with the same name in one picture are one object."""

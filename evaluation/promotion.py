@@ -61,7 +61,7 @@ from evaluation.gate import (
     Verdict,
     judge,
 )
-from evaluation.leaks import ATTACK, read_attack
+from evaluation.measures.leaks import ATTACK, read_attack
 from evaluation.record import recorded_outputs
 from evaluation.registry import variant_alias
 
@@ -158,14 +158,14 @@ def input_digest(settings: Settings) -> str:
         "attack_gate",
         "binding",
         "comparison",
-        "curves",
         "gate",
-        "leaks",
+        "measures/curves",
+        "measures/leaks",
         "paired",
         "promotion",
         "record",
         "registry",
-        "report",
+        "report/page",
         "serving",
         "verdict_page",
     )

@@ -14,11 +14,11 @@ from anonymization.files import read_json
 from anonymization.taxonomy import Taxonomy
 from data.layout import EVALUATED, PICTURES, PREPARED
 from evaluation.comparison import LOST
-from evaluation.curves import CURVES, with_curves
-from evaluation.gallery import Album, Shown, boxes_by_picture
-from evaluation.leaks import read_attack
-from evaluation.report import GALLERY, render
-from evaluation.rows import ObjectRow
+from evaluation.measures.curves import CURVES, with_curves
+from evaluation.measures.leaks import read_attack
+from evaluation.report.gallery import Album, Shown, boxes_by_picture
+from evaluation.report.page import GALLERY, render
+from evaluation.report.rows import ObjectRow
 
 LOST_MAX = 12
 

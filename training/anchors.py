@@ -50,7 +50,7 @@ def objects_of(dataset: Dataset, classes: Sequence[str], config: InputConfig) ->
     Raises:
         TrainingDataError: If there is none.
     """
-    # As training/samples.py; importing it would bring albumentations.
+    # As training/pictures/samples.py; importing it would bring albumentations.
     rows = []
     for image in dataset.images:
         scale = min(config.upscale_max, config.long_side / max(image.height, image.width))

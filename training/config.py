@@ -204,9 +204,9 @@ class AugmentationConfig:
             contrast and gamma (night included); other hue and saturation; no colour; blur;
             sensor noise; JPEG artefacts.
         mosaic: Share of pictures that are joined with three others that are labelled for the same
-            classes (training/mosaic.py).
+            classes (training/pictures/mosaic.py).
         paste: Share of pictures into which outlined objects of others are pasted, with what lies
-            in them (training/pasting.py).
+            in them (training/pictures/pasting.py).
         paste_objects: Most objects pasted into one picture.
         rotation: Degrees by which pictures are turned at most, to either side.
         perspective: Share of the sides by which each corner moves at most.
@@ -285,7 +285,7 @@ class LoadingConfig:
         workers: Processes that prepare batches; 0 prepares them between the steps.
         cache_mb: Memory for decoded pictures; what does not fit is decoded again every epoch.
         repeat_share: Share of pictures below which a class's pictures are shown more often, by
-            the square root of what it lacks (`training.sampling`); 0 shows all alike.
+            the square root of what it lacks (`training.pictures.sampling`); 0 shows all alike.
         hard: File of `python -m training.mining`, relative to the repository, whose pictures are
             shown more often; empty for none.
         hard_factor: How much more often.

@@ -20,10 +20,10 @@ from anonymization.files import read_json, sha256_of_file, write_json
 from anonymization.taxonomy import Taxonomy
 from conf import stage
 from data.layout import ARTIFACTS, BUNDLE, PICTURES, PREPARED, REPORTS
-from training.sampling import HARD_SCHEMA_VERSION
+from training.pictures.sampling import HARD_SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from anonymization.detection import Detections
+    from anonymization.detection.detector import Detections
     from evaluation.truth import PictureTruth
 
 HARD = ARTIFACTS / "hard.json"
@@ -83,7 +83,7 @@ def main(taxonomy: Taxonomy) -> None:
     from tqdm import tqdm
 
     from anonymization.bundle import Bundle
-    from anonymization.detection import Detector
+    from anonymization.detection.detector import Detector
     from anonymization.formats.picture import read_picture
     from data.coco import Dataset
     from evaluation.truth import truth_of

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from training.config import NetworkConfig, OptimizerConfig
 from training.errors import NonFiniteLossError
-from training.loading import to_input
-from training.networks import Network
+from training.network.rcnn import Network
+from training.pictures.loading import to_input
 from training.recall import RecallCount, recalled
 
 

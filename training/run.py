@@ -30,10 +30,10 @@ from data.tracking import StageRun, TrackingConfig, repository, stage_run
 from training.callbacks import AveragedWeights, BestWeights, Course, LastCheckpoint
 from training.config import NetworkConfig
 from training.errors import NetworkConfigError, TrainingDataError
-from training.loading import Pictures
 from training.module import TrainingModule
-from training.networks import HISTORY, NETWORK, build_network, save_network, save_untrained
-from training.sampling import read_hard
+from training.network.rcnn import HISTORY, NETWORK, build_network, save_network, save_untrained
+from training.pictures.loading import Pictures
+from training.pictures.sampling import read_hard
 from training.starting import Start
 from training.work import digest
 
@@ -179,7 +179,7 @@ def make_trainer(config: NetworkConfig, callbacks: list[pl.Callback], *, work: P
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
         "log_every_n_steps": 1_000_000,
-        # The pictures are shared out by their own sampler (training/sampling.py).
+        # The pictures are shared out by their own sampler (training/pictures/sampling.py).
         "use_distributed_sampler": False,
     }
     try:

@@ -19,10 +19,10 @@ from anonymization.files import read_json, sha256_of_file, sha256_of_json
 from data.layout import TRAINED
 from data.tracking import repository
 from training.errors import StartError
-from training.networks import NETWORK, SCHEMA_VERSION, WEIGHTS
+from training.network.rcnn import NETWORK, SCHEMA_VERSION, WEIGHTS
 
 if TYPE_CHECKING:
-    from training.networks import Network
+    from training.network.rcnn import Network
 
 log = logging.getLogger(__name__)
 

@@ -12,31 +12,17 @@ from typing import Any
 from anonymization.files import sha256_of_file, sha256_of_json
 
 CODE = Path(__file__).parent
-NOT_TRAINING = (
-    "anchors.py",
-    "bundle.py",
-    "calibration.py",
-    "compact.py",
-    "evidence.py",
-    "export.py",
-    "mining.py",
-    "parity.py",
-    "quantization.py",
-    "variants.py",
-    "zoo.py",
-    "zoo_config.py",
-    "zoo_networks.py",
-    "zoo_weights.py",
-)
-"""Files of this package that run after training and do not change its result."""
+AFTER_TRAINING = ("anchors.py", "bundle", "mining.py", "sweep", "zoo")
+"""Files and folders of this package that do not change what a training results in."""
 
 
 def digest(settings: dict[str, Any], data: list[Path]) -> str:
     """Return what identifies a training: 16 digits over settings, data and code."""
+    paths = {path.relative_to(CODE): path for path in sorted(CODE.rglob("*.py"))}
     code = {
-        path.name: sha256_of_file(path)
-        for path in sorted(CODE.glob("*.py"))
-        if path.name not in NOT_TRAINING
+        name.as_posix(): sha256_of_file(path)
+        for name, path in paths.items()
+        if name.parts[0] not in AFTER_TRAINING
     }
     files = [sha256_of_file(path) for path in data]
     return sha256_of_json({"settings": settings, "data": files, "code": code})[:16]

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from anonymization.card import KEYPOINT_NETWORK, Card
-from anonymization.finds import Detections
-from anonymization.obscuring import (
+from anonymization.detection.finds import Detections
+from anonymization.obscuring.obscure import (
     NO_OUTLINES,
     cell_px,
     class_spec,
     hidden_side,
     obscured_regions,
 )
-from anonymization.shapes import Outline, Region, region, shorter_side
+from anonymization.obscuring.shapes import Outline, Region, region, shorter_side
 from anonymization.taxonomy import STRENGTH_MIN, Taxonomy
 
 THRESHOLD_SHARE = 0.5

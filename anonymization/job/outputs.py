@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonymization.detection.finds import Detections
 from anonymization.errors import BlurloopError
-from anonymization.finds import Detections
-from anonymization.obscuring import NO_OUTLINES, class_spec, obscured_mask
-from anonymization.shapes import MASK_THRESHOLD, Outline, region
+from anonymization.obscuring.obscure import NO_OUTLINES, class_spec, obscured_mask
+from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline, region
 from anonymization.taxonomy import Taxonomy
 
 Rgb = NDArray[np.uint8]

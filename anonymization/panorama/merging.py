@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anonymization.finds import MASK_SIDE, Detections
+from anonymization.detection.finds import MASK_SIDE, Detections
 from anonymization.panorama.views import Tile, View
 from anonymization.panorama.warping import picture_mask, picture_points
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonymization.finds import MASK_SIDE, Detections
+from anonymization.detection.finds import MASK_SIDE, Detections
 from anonymization.panorama.projection import Equirectangular
 from anonymization.panorama.views import Reprojection, Tile, View
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.card import KEYPOINT_NETWORK
-from anonymization.finds import Detections, box_iou
+from anonymization.detection.finds import Detections, box_iou
 
 
 def shifted(detections: Detections, columns: float | NDArray[Any]) -> Detections:

@@ -18,7 +18,7 @@ from anonymization.formats.metadata import MetadataPolicy, clean
 from anonymization.job.cli import main
 from anonymization.job.ledger import NAME as LEDGER
 from anonymization.known_regions import KnownRegions, KnownRegionsError, document_to_finds
-from anonymization.obscuring import obscure
+from anonymization.obscuring.obscure import obscure
 from anonymization.settings import DEFAULT_TAXONOMY
 
 FACE = [10, 8, 30, 28]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from anonymization.anonymizer import Anonymizer
 from anonymization.bundle import Bundle
-from anonymization.detection import Detector
+from anonymization.detection.detector import Detector
 from anonymization.job.cli import main
 from anonymization.registry import NoModelError, load_bundle
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from anonymization.bundle import Bundle
-from anonymization.finds import Detections
+from anonymization.detection.finds import Detections
 from anonymization.job.audit import AuditRule, audited, still_visible
 from anonymization.settings import DEFAULT_TAXONOMY as TAXONOMY
 from anonymization.taxonomy import Taxonomy

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anonymization.bundle import Bundle
-from anonymization.detection import Detector
+from anonymization.detection.detector import Detector
 from anonymization.registry import DEMO, load_bundle, warning_about
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from anonymization.bundle import Bundle
 from anonymization.card import GraphCard, GraphInput
-from anonymization.detection import (
+from anonymization.detection.detector import (
     Detections,
     Detector,
     ShapeError,
@@ -20,7 +20,7 @@ from anonymization.detection import (
     nms,
     prepare,
 )
-from anonymization.runtime import InferenceError, OnnxRuntime, RuntimeLoadError
+from anonymization.detection.runtime import InferenceError, OnnxRuntime, RuntimeLoadError
 
 Make = Callable[..., Bundle]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anonymization.finds import Detections
+from anonymization.detection.finds import Detections
 from anonymization.known_regions import (
     KnownFinds,
     KnownRegions,
@@ -15,7 +15,7 @@ from anonymization.known_regions import (
     document_to_finds,
     finds_to_document,
 )
-from anonymization.obscuring import obscured_mask
+from anonymization.obscuring.obscure import obscured_mask
 from anonymization.settings import DEFAULT_TAXONOMY
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "detections.schema.json"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anonymization.anonymizer import Anonymizer
-from anonymization.finds import Detections
+from anonymization.detection.finds import Detections
 from anonymization.formats.picture import decode, encode
 from anonymization.formats.pixels import upright
 from anonymization.settings import Settings

@@ -18,8 +18,8 @@ from anonymization.card import (
     GraphInput,
     LooksCard,
 )
-from anonymization.detection import Detections, Detector
-from anonymization.looks import Look, merged, mirror, soft_scores
+from anonymization.detection.detector import Detections, Detector
+from anonymization.detection.looks import Look, merged, mirror, soft_scores
 from anonymization.taxonomy import KEYPOINT_NAMES, ClassSpec, Taxonomy
 
 TAXONOMY = Taxonomy(

@@ -9,10 +9,10 @@ import pytest
 
 from anonymization.bundle import Bundle
 from anonymization.card import TilingCard
-from anonymization.detection import Detector
-from anonymization.networks import Networks, Runtimes
+from anonymization.detection.detector import Detector
+from anonymization.detection.networks import Networks, Runtimes
+from anonymization.detection.runtime import InferenceError
 from anonymization.pipeline import Cores
-from anonymization.runtime import InferenceError
 
 
 class Busy:

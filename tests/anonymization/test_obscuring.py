@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from anonymization.finds import Detections, ShapeError
-from anonymization.obscuring import obscure, obscured_mask, paste_mask, region
-from anonymization.shapes import Outline
+from anonymization.detection.finds import Detections, ShapeError
+from anonymization.obscuring.obscure import obscure, obscured_mask, paste_mask, region
+from anonymization.obscuring.shapes import Outline
 from anonymization.taxonomy import STRENGTH_MIN, ClassSpec, Taxonomy
 
 PLATE = ClassSpec("box", "box", margin=0.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anonymization.finds import Detections
+from anonymization.detection.finds import Detections
 from anonymization.regions import Area, RegionError, Regions
 from anonymization.settings import DEFAULT_TAXONOMY, SettingsError
 

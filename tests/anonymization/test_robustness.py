@@ -18,7 +18,7 @@ from PIL import Image
 
 from anonymization.anonymizer import Anonymizer
 from anonymization.bundle import Bundle
-from anonymization.finds import Detections
+from anonymization.detection.finds import Detections
 from anonymization.job.ledger import NAME as LEDGER
 
 FORMATS = {

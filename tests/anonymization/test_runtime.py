@@ -8,7 +8,7 @@ import pytest
 
 from anonymization.anonymizer import Anonymizer
 from anonymization.bundle import Bundle
-from anonymization.runtime import InferenceError, RuntimeLoadError, load_graph
+from anonymization.detection.runtime import InferenceError, RuntimeLoadError, load_graph
 
 
 def adding_graph() -> bytes:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anonymization.anonymizer import Anonymizer, NoNetworkError
-from anonymization.finds import Detections
+from anonymization.detection.finds import Detections
 from anonymization.job.outputs import instance_mask
 from anonymization.regions import Area, Regions
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from anonymization.card import Card, GraphCard, GraphInput, TilingCard
-from anonymization.detection import (
+from anonymization.detection.detector import (
     Detections,
     Detector,
     ShapeError,
     apply_card,
     merge_heads,
 )
-from anonymization.obscuring import obscured_mask
+from anonymization.obscuring.obscure import obscured_mask
 from anonymization.panorama.layout import sphere_grid, views_of
 from anonymization.panorama.presets import PRESETS, PresetError, preset_for
 from anonymization.panorama.projection import Equirectangular, Fisheye, Projection, ProjectionError

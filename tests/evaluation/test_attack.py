@@ -26,7 +26,7 @@ from evaluation.attack import (
 )
 from evaluation.attack_engines import AttackError, deconvolve, plain
 from evaluation.attack_gate import check_attack
-from evaluation.leaks import not_attacked, read_attack
+from evaluation.measures.leaks import not_attacked, read_attack
 
 PLATES = drawn_plates(12)
 

@@ -3,9 +3,9 @@
 import pytest
 
 from anonymization.panorama.projection import Equirectangular
-from evaluation.causes import CAUSES, miss_causes
 from evaluation.matching import NEITHER, RIGHT, WRONG
-from evaluation.rows import FindRow, ObjectRow
+from evaluation.measures.causes import CAUSES, miss_causes
+from evaluation.report.rows import FindRow, ObjectRow
 
 PICTURE = "a" * 64
 BOX = (100.0, 100.0, 200.0, 200.0)

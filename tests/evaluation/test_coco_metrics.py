@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from evaluation import metrics
-from evaluation.calibration import calibration_error, reliability
 from evaluation.coco_metrics import main, measure
 from evaluation.coco_results import CocoError, coco_scores, coco_set
-from evaluation.confusion import confusion_matrix
 from evaluation.matching import RIGHT, WRONG
-from evaluation.rows import FindRow, ObjectRow, PictureRow
+from evaluation.measures.calibration import calibration_error, reliability
+from evaluation.measures.confusion import confusion_matrix
+from evaluation.report.rows import FindRow, ObjectRow, PictureRow
 
 SIZE = 200
 KEYS = ("ap", "ap50", "ap75", "ar")

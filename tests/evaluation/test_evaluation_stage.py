@@ -11,15 +11,15 @@ import pytest
 from PIL import Image as Pillow
 
 from anonymization.card import Card, GraphCard, GraphInput
-from anonymization.detection import Detections
+from anonymization.detection.detector import Detections
 from anonymization.files import read_json
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from evaluation.config import EvaluationConfig, EvaluationConfigError
-from evaluation.gallery import Album, obscure_boxes, published, worst_misses
-from evaluation.pictures import PictureResult, judge_picture, through_png
-from evaluation.report import ratio, ratio_up, write_report
-from evaluation.summary import metrics_to_log, summarize
+from evaluation.report.gallery import Album, obscure_boxes, published, worst_misses
+from evaluation.report.page import ratio, ratio_up, write_report
+from evaluation.report.pictures import PictureResult, judge_picture, through_png
+from evaluation.report.summary import metrics_to_log, summarize
 from evaluation.truth import TruthError, check_reference, truth_of
 
 TAXONOMY = Taxonomy(

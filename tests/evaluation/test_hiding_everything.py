@@ -15,7 +15,7 @@ import yaml
 import evaluation.__main__ as stage
 from anonymization.bundle import Bundle
 from anonymization.card import Card, GraphCard, GraphInput
-from anonymization.detection import Detections, Detector
+from anonymization.detection.detector import Detections, Detector
 from anonymization.formats.picture import read_picture
 from anonymization.taxonomy import Taxonomy
 from data.coco import Annotation, Dataset, Image, mask_to_rle

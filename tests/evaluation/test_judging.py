@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from anonymization.detection import Detections
-from anonymization.obscuring import MASK_THRESHOLD, obscure
+from anonymization.detection.detector import Detections
+from anonymization.obscuring.obscure import MASK_THRESHOLD, obscure
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Image
 from evaluation import coverage

@@ -22,7 +22,7 @@ from evaluation.matching import (
 )
 from evaluation.metrics import average_precision
 from evaluation.patch import Patch, PatchError, annotation_to_patch
-from evaluation.rows import FindRow, ObjectRow, PictureRow
+from evaluation.report.rows import FindRow, ObjectRow, PictureRow
 
 
 def random_boxes(generator: np.random.Generator, count: int) -> np.ndarray:

@@ -10,10 +10,10 @@ SCRIPT = """
 import resource
 import numpy as np
 from anonymization.card import Card, GraphCard, GraphInput
-from anonymization.detection import Detections
+from anonymization.detection.detector import Detections
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Image
-from evaluation.pictures import judge_picture, through_png
+from evaluation.report.pictures import judge_picture, through_png
 from evaluation.truth import truth_of
 
 width, height, across = 8192, 4096, 20

@@ -9,14 +9,13 @@ import pytest
 from PIL import Image as Pillow
 
 from anonymization.card import Card, GraphCard, GraphInput
-from anonymization.detection import Detections
+from anonymization.detection.detector import Detections
 from anonymization.files import sha256_of_file
 from anonymization.panorama.projection import Equirectangular
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image, mask_to_rle
 from evaluation import __main__ as stage
 from evaluation.config import EvaluationConfig
-from evaluation.gallery import Album, obscure_truth
 from evaluation.judging import covered_thresholds, judge
 from evaluation.matching import RIGHT, box_iou
 from evaluation.panoramas import (
@@ -27,8 +26,9 @@ from evaluation.panoramas import (
     seam_of,
     span_of,
 )
-from evaluation.pictures import PictureResult, judge_picture, through_png
-from evaluation.summary import summarize
+from evaluation.report.gallery import Album, obscure_truth
+from evaluation.report.pictures import PictureResult, judge_picture, through_png
+from evaluation.report.summary import summarize
 from evaluation.truth import PictureTruth, truth_of
 
 TAXONOMY = Taxonomy(
@@ -267,7 +267,7 @@ def test_the_summary_counts_one_object_and_names_its_latitude() -> None:
 
 
 def test_latitude_follows_the_part_of_the_sphere_that_the_picture_shows() -> None:
-    from evaluation.slices import latitude_name
+    from evaluation.measures.slices import latitude_name
 
     upper = Equirectangular(WIDTH, HEIGHT, WIDTH, 2 * HEIGHT)
     assert latitude_name((100, 190, 140, 200), upper) == "within 30° of the horizon"
@@ -331,7 +331,7 @@ def test_evaluation_looks_at_each_picture_as_the_anonymizer_does(
     ]
     detector = Recorder()
     detector.asked = []
-    monkeypatch.setattr("anonymization.detection.Detector.from_bundle", lambda _: detector)
+    monkeypatch.setattr("anonymization.detection.detector.Detector.from_bundle", lambda _: detector)
     monkeypatch.setattr("data.layout.PICTURES", tmp_path)
 
     class Bundle:

@@ -8,10 +8,10 @@ import pytest
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from evaluation.config import EvaluationConfig, EvaluationConfigError
+from evaluation.measures.slices import occlusion_name, slice_table, slice_values
+from evaluation.measures.tracks import track_table, tracks_of
 from evaluation.metrics import coverage_curve
-from evaluation.rows import ObjectRow
-from evaluation.slices import occlusion_name, slice_table, slice_values
-from evaluation.tracks import track_table, tracks_of
+from evaluation.report.rows import ObjectRow
 
 TAXONOMY = Taxonomy({"face": ClassSpec("box", "box", identifiable_side="width")})
 EDGES = [0.0, 0.5, 1.0, 2.0]

@@ -12,18 +12,18 @@ import yaml
 from jsonschema import Draft202012Validator
 
 import evaluation
-from anonymization.detection import Detections
+from anonymization.detection.detector import Detections
 from anonymization.files import json_rows, write_json
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from evaluation.bound import lower_bound
 from evaluation.certificate import CertificateError, certificate
 from evaluation.comparison import compare
-from evaluation.curves import curve_rows, with_curves, without_curves
-from evaluation.gallery import Shown
+from evaluation.measures.curves import curve_rows, with_curves, without_curves
 from evaluation.record import check_record, dvc_md5
-from evaluation.report import render
-from evaluation.summary import summarize
+from evaluation.report.gallery import Shown
+from evaluation.report.page import render
+from evaluation.report.summary import summarize
 
 TAXONOMY = Taxonomy({"face": ClassSpec("box", "box", identifiable_px=10)})
 SCHEMA = Path(evaluation.__path__[0]) / "schemas/evaluation.json"
@@ -32,7 +32,7 @@ SCHEMA = Path(evaluation.__path__[0]) / "schemas/evaluation.json"
 def measured() -> dict[str, Any]:
     """What evaluation writes of one picture with a face found and one missed."""
     from anonymization.card import Card, GraphCard, GraphInput
-    from evaluation.pictures import judge_picture, through_png
+    from evaluation.report.pictures import judge_picture, through_png
     from evaluation.truth import truth_of
 
     graphs = {"mask_rcnn": GraphCard("m.onnx", "0" * 64, GraphInput(512), ("face",))}

@@ -18,11 +18,11 @@ from anonymization.formats import pixels as pixel_formats
 from anonymization.formats.directories import LONG, SHORT, Layout
 from anonymization.formats.picture import decode, encode
 from evaluation.gate import PromotionConfig, judge
-from evaluation.pictures import PictureResult
-from evaluation.rows import PictureRow
-from evaluation.summary import summarize
-from evaluation.thumbnails import cells, embedded_thumbnail, likeness, shows_written
-from evaluation.unmeasured import not_measured
+from evaluation.measures.thumbnails import cells, embedded_thumbnail, likeness, shows_written
+from evaluation.measures.unmeasured import not_measured
+from evaluation.report.pictures import PictureResult
+from evaluation.report.rows import PictureRow
+from evaluation.report.summary import summarize
 
 SCHEMA = Path(evaluation.__path__[0]) / "schemas/evaluation.json"
 HEADER = b"Exif\x00\x00"

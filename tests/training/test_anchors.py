@@ -45,7 +45,7 @@ def test_torchvisions_anchors_overlap_as_much() -> None:
     from torchvision.models.detection.image_list import ImageList
     from torchvision.ops import box_iou
 
-    from training.proposals import StridedAnchors
+    from training.network.proposals import StridedAnchors
 
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 60, (50, 2))

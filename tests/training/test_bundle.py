@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from anonymization.card import TilingCard
-from anonymization.detection import Detector
+from anonymization.detection.detector import Detector
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from conf.dependencies import code_of
 from evaluation.bound import exact_lower
 from evaluation.gate import PromotionConfig
-from training.bundle import (
+from training.bundle.__main__ import (
     BundleConfig,
     BundleConfigError,
     ParityError,
@@ -21,9 +21,9 @@ from training.bundle import (
     goals_of,
     head_threshold,
 )
-from training.calibration import ClassEvidence
-from training.parity import Answer, without_partner
-from training.work import CODE, NOT_TRAINING
+from training.bundle.calibration import ClassEvidence
+from training.bundle.parity import Answer, without_partner
+from training.work import AFTER_TRAINING, CODE
 
 torch = pytest.importorskip("torch")
 
@@ -85,9 +85,10 @@ def test_a_find_that_the_other_lacks_is_named_unless_its_score_is_low() -> None:
 
 
 def test_only_code_that_training_runs_makes_it_train_again() -> None:
-    needed = code_of("training")
-    own = {path.name for path in CODE.glob("*.py")} - {"__init__.py"}
-    assert set(NOT_TRAINING) == {name for name in own if f"training/{name}" not in needed}
+    needed = [Path(name).parts for name in code_of("training")]
+    own = {path.name for path in CODE.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
+    unneeded = {name for name in own if not any(name in parts for parts in needed)}
+    assert set(AFTER_TRAINING) == unneeded - {"__init__.py"}
 
 
 @pytest.mark.slow
@@ -97,7 +98,7 @@ def test_the_exported_graph_agrees_with_torch_on_real_photographs(
     realdata: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     from training.config import BackboneConfig, NetworkConfig
-    from training.networks import build_network, save_network
+    from training.network.rcnn import build_network, save_network
 
     torch.manual_seed(0)
     network = build_network(name, NetworkConfig(backbone=BackboneConfig(channels=16)), ["person"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.calibration import (
+from training.bundle.calibration import (
     CalibrationError,
     Choice,
     ClassEvidence,

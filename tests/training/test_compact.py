@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from training.compact import store_fp16, store_int8, to_int8  # noqa: E402
+from training.bundle.compact import store_fp16, store_int8, to_int8  # noqa: E402
 
 
 class Layers(torch.nn.Module):  # type: ignore[misc,name-defined]

@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch")
 pl = pytest.importorskip("pytorch_lightning")
 
 from conf import compose, section  # noqa: E402
-from training.backbones import build_backbone  # noqa: E402
+from training.bundle.export import export_onnx, output_names  # noqa: E402
+from training.bundle.parity import Answer, without_partner  # noqa: E402
 from training.config import (  # noqa: E402
     BackboneConfig,
     HeadConfig,
@@ -27,12 +28,11 @@ from training.config import (  # noqa: E402
     ProposalConfig,
     TrainingConfig,
 )
-from training.detectron2_backbone import read_weights, zoo_config  # noqa: E402
 from training.errors import BackboneError, NetworkConfigError  # noqa: E402
-from training.export import export_onnx, output_names  # noqa: E402
 from training.module import TrainingModule  # noqa: E402
-from training.networks import Network, build_network, load_network, save_network  # noqa: E402
-from training.parity import Answer, without_partner  # noqa: E402
+from training.network.backbones import build_backbone  # noqa: E402
+from training.network.detectron2_backbone import read_weights, zoo_config  # noqa: E402
+from training.network.rcnn import Network, build_network, load_network, save_network  # noqa: E402
 
 MASK_R50 = "detectron2/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"
 MASK_R101 = "detectron2/COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x"

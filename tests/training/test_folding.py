@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from training.backbones import build_backbone
 from training.config import BackboneConfig
-from training.folding import FoldedForward, fold_norms
+from training.network.backbones import build_backbone
+from training.network.folding import FoldedForward, fold_norms
 
 
 def shaken(body: nn.Module) -> nn.Module:

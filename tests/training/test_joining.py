@@ -11,12 +11,12 @@ pytest.importorskip("albumentations")
 
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Image
-from training.companions import Companions
 from training.config import AugmentationConfig
-from training.mosaic import draw_tile_view, draw_tiles, join
-from training.pasting import cut_out, draw_paste, paste
-from training.samples import Sample, show
-from training.tilting import draw_tilt, tilt
+from training.pictures.companions import Companions
+from training.pictures.mosaic import draw_tile_view, draw_tiles, join
+from training.pictures.pasting import cut_out, draw_paste, paste
+from training.pictures.samples import Sample, show
+from training.pictures.tilting import draw_tilt, tilt
 
 PERSON, FACE = 0, 1
 WHITE, GRAY = 255, 100

@@ -17,18 +17,19 @@ pytest.importorskip("pytorch_lightning")
 
 from anonymization.bundle import Bundle, write_bundle  # noqa: E402
 from anonymization.card import Card, HeadCard  # noqa: E402
-from anonymization.detection import Detector, box_iou  # noqa: E402
+from anonymization.detection.detector import Detector, box_iou  # noqa: E402
 from anonymization.taxonomy import KEYPOINT_NAMES, ClassSpec, Taxonomy  # noqa: E402
 from conf import compose, section  # noqa: E402
 from data.coco import Annotation, Dataset, Image, mask_to_rle  # noqa: E402
 from data.tracking import TrackingConfig  # noqa: E402
-from training.bundle import (  # noqa: E402
+from training.bundle.__main__ import (  # noqa: E402
     BundleConfigError,
     ParityError,
     check_parity,
     graph_card,
     load_networks,
 )
+from training.bundle.export import export_onnx, output_names  # noqa: E402
 from training.config import (  # noqa: E402
     AugmentationConfig,
     BackboneConfig,
@@ -41,9 +42,8 @@ from training.config import (  # noqa: E402
     TrainingConfig,
 )
 from training.errors import NetworkConfigError, TrainingDataError  # noqa: E402
-from training.export import export_onnx, output_names  # noqa: E402
-from training.loading import Pictures  # noqa: E402
-from training.networks import Network, build_network, load_network, save_network  # noqa: E402
+from training.network.rcnn import Network, build_network, load_network, save_network  # noqa: E402
+from training.pictures.loading import Pictures  # noqa: E402
 from training.run import fit, train  # noqa: E402
 
 TAXONOMY = Taxonomy(

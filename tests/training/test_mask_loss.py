@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.heads import mask_loss
+from training.network.heads import mask_loss
 
 
 def limb() -> torch.Tensor:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from anonymization.bundle import Bundle
-from anonymization.detection import Detections, Detector
+from anonymization.detection.detector import Detections, Detector
 from anonymization.files import read_json, write_json
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
@@ -17,7 +17,7 @@ from data.layout import PICTURES, PREPARED
 from evaluation.truth import truth_of
 from training import mining
 from training.mining import doubted_pictures, hard_pictures, mistakes
-from training.sampling import read_hard
+from training.pictures.sampling import read_hard
 
 TAXONOMY = Taxonomy(
     {

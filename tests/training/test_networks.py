@@ -12,12 +12,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from conf import ConfigError, compose, section  # noqa: E402
-from training.backbones import build_backbone, load_in_order, packaged_lite0_weights  # noqa: E402
+from training.bundle.export import export_onnx, output_names  # noqa: E402
+from training.bundle.parity import Answer, without_partner  # noqa: E402
 from training.config import BackboneConfig, NetworkConfig, TrainingConfig  # noqa: E402
 from training.errors import BackboneError, NetworkConfigError, TrainedNetworkError  # noqa: E402
-from training.export import export_onnx, output_names  # noqa: E402
-from training.networks import Network, build_network, load_network, save_network  # noqa: E402
-from training.parity import Answer, without_partner  # noqa: E402
+from training.network.backbones import build_backbone, load_in_order, packaged_lite0_weights  # noqa: E402
+from training.network.rcnn import Network, build_network, load_network, save_network  # noqa: E402
 
 CLASSES = {
     "mask_rcnn": ("face", "person", "license_plate", "vehicle"),

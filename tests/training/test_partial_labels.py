@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 from torchvision.models.detection._utils import Matcher  # noqa: E402
 
 from training.config import BackboneConfig, NetworkConfig, ProposalConfig  # noqa: E402
-from training.matching import NEGATIVE, POSITIVE, UNKNOWN, masked_bce, match  # noqa: E402
-from training.networks import Network, build_network  # noqa: E402
+from training.network.matching import NEGATIVE, POSITIVE, UNKNOWN, masked_bce, match  # noqa: E402
+from training.network.rcnn import Network, build_network  # noqa: E402
 
 CLASSES = ("face", "person", "license_plate", "vehicle")
 FACE, PERSON = 0, 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
-from training.pooling import PyramidPool, pool_level
+from training.network.pooling import PyramidPool, pool_level
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkl.is_available(), reason="sparse products need MKL"

@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from training.bundle.quantization import best_range, layers_to_quantize, to_int8_arithmetic  # noqa: E402
 from training.errors import QuantizationError  # noqa: E402
-from training.quantization import best_range, layers_to_quantize, to_int8_arithmetic  # noqa: E402
 
 
 class Features(torch.nn.Module):  # type: ignore[misc,name-defined]

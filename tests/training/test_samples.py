@@ -11,7 +11,7 @@ pytest.importorskip("albumentations")
 
 from anonymization.taxonomy import KEYPOINT_NAMES
 from training.config import AugmentationConfig, InputConfig
-from training.samples import (
+from training.pictures.samples import (
     Photometry,
     Sample,
     View,

@@ -9,7 +9,7 @@ import pytest
 from anonymization.files import write_json
 from data.coco import Annotation, Image
 from training.errors import TrainingDataError
-from training.sampling import (
+from training.pictures.sampling import (
     HARD_SCHEMA_VERSION,
     EpochSampler,
     hard_factors,

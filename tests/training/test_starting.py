@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from data.layout import TRAINED  # noqa: E402
 from training.config import BackboneConfig, HeadConfig, NetworkConfig  # noqa: E402
 from training.errors import NetworkConfigError, StartError  # noqa: E402
-from training.networks import Network, build_network, save_network  # noqa: E402
+from training.network.rcnn import Network, build_network, save_network  # noqa: E402
 from training.starting import FOLDER_VARIABLE, Start  # noqa: E402
 
 OLD = ("car", "face", "sign")

@@ -39,9 +39,9 @@ from training.errors import (  # noqa: E402
     NonFiniteLossError,
     TrainingDataError,
 )
-from training.loading import Pictures, padded_size, usable  # noqa: E402
 from training.module import TrainingModule, rate_share  # noqa: E402
-from training.networks import build_network  # noqa: E402
+from training.network.rcnn import build_network  # noqa: E402
+from training.pictures.loading import Pictures, padded_size, usable  # noqa: E402
 from training.recall import recalled  # noqa: E402
 from training.work import digest  # noqa: E402
 

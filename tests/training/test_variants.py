@@ -18,7 +18,7 @@ from anonymization.card import VARIANTS, BundleError, Card, GraphCard, GraphInpu
 from anonymization.taxonomy import ClassSpec, Taxonomy  # noqa: E402
 from benchmarks import variants as benchmark  # noqa: E402
 from data.coco import Annotation, Dataset, Image  # noqa: E402
-from training.variants import as_variant, inputs_of  # noqa: E402
+from training.bundle.variants import as_variant, inputs_of  # noqa: E402
 
 TAXONOMY = Taxonomy({"face": ClassSpec(geometry="box", shape="box")})
 FACE = (8.0, 8.0, 40.0, 40.0)

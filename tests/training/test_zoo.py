@@ -24,21 +24,22 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image  # noqa:
 
 from anonymization.bundle import Bundle  # noqa: E402
 from anonymization.card import BundleError  # noqa: E402
-from anonymization.detection import Detector, heatmaps_to_keypoints, nms  # noqa: E402
+from anonymization.detection.detector import Detector, heatmaps_to_keypoints, nms  # noqa: E402
+from anonymization.detection.runtime import OnnxRuntime  # noqa: E402
 from anonymization.files import sha256_of_file  # noqa: E402
-from anonymization.runtime import OnnxRuntime  # noqa: E402
 from anonymization.taxonomy import ClassSpec, Taxonomy  # noqa: E402
 from conf import compose, section  # noqa: E402
-from training import zoo, zoo_networks  # noqa: E402
-from training.parity import Answer, without_partner  # noqa: E402
-from training.zoo_config import ZooConfig, ZooError  # noqa: E402
-from training.zoo_networks import (  # noqa: E402
+from training.bundle.parity import Answer, without_partner  # noqa: E402
+from training.zoo import __main__ as zoo  # noqa: E402
+from training.zoo import networks as zoo_networks  # noqa: E402
+from training.zoo.config import ZooConfig, ZooError  # noqa: E402
+from training.zoo.networks import (  # noqa: E402
     COCO_WEIGHTS,
     ZooNetwork,
     build_model,
     known_categories,
 )
-from training.zoo_weights import (  # noqa: E402
+from training.zoo.weights import (  # noqa: E402
     WeightsFile,
     ZooWeightsError,
     find_weights,

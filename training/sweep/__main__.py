@@ -183,7 +183,7 @@ def check_val(study: optuna.Study, evaluation: Mapping[str, Any]) -> None:
 def _log_trial(
     run: StageRun, evaluation: Mapping[str, Any], config: SweepConfig, value: float
 ) -> None:
-    from evaluation.summary import metrics_to_log
+    from evaluation.report.summary import metrics_to_log
 
     scores = class_scores(evaluation, config.maximize)
     run.log_metrics(

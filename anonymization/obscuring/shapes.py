@@ -1,0 +1,373 @@
+"""Shapes: which pixels of an object are hidden.
+
+Pure code over arrays. Each object's region is worked out inside the crop that it needs, so that
+cost and memory grow with the obscured area and not with the picture. Pixels that a shape touches
+at all belong to it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anonymization.detection.finds import Detections, ShapeError
+from anonymization.taxonomy import ClassSpec
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+MASK_THRESHOLD = 0.4
+"""Least probability inside an outline where a card says nothing else; see `Card`."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The exact pixels of one object, as a person drew them; checked when made.
+
+    Attributes:
+        x0: Column of the picture at which the mask starts.
+        y0: Row of the picture at which it starts.
+        mask: bool, shape (h, w), at least one pixel of it set.
+    """
+
+    x0: int
+    y0: int
+    mask: Bools
+
+    def __post_init__(self) -> None:
+        if self.mask.ndim != 2 or self.mask.dtype != np.bool_ or not self.mask.any():
+            raise ShapeError(
+                f"an outline is {self.mask.dtype} {self.mask.shape} with {int(self.mask.sum())} "
+                "pixels set; expected bool (h, w) with at least one"
+            )
+
+    @property
+    def box_xyxy(self) -> Floats:
+        """The smallest box around the pixels; float32, shape (4,), half-open."""
+        rows, columns = np.flatnonzero(self.mask.any(1)), np.flatnonzero(self.mask.any(0))
+        low = np.array([self.x0 + columns[0], self.y0 + rows[0]])
+        high = np.array([self.x0 + columns[-1] + 1, self.y0 + rows[-1] + 1])
+        return np.asarray(np.concatenate([low, high]), np.float32)
+
+    def on(self, x0: int, y0: int, x1: int, y1: int) -> Bools:
+        """Return the pixels of a crop of the picture that belong to it; bool (y1-y0, x1-x0)."""
+        crop = np.zeros((y1 - y0, x1 - x0), bool)
+        rows, columns = self.mask.shape
+        top, left = max(y0, self.y0), max(x0, self.x0)
+        bottom, right = min(y1, self.y0 + rows), min(x1, self.x0 + columns)
+        if top < bottom and left < right:
+            part = self.mask[top - self.y0 : bottom - self.y0, left - self.x0 : right - self.x0]
+            crop[top - y0 : bottom - y0, left - x0 : right - x0] = part
+        return crop
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where one object is obscured.
+
+    Attributes:
+        x0: Column of the picture at which the weights start.
+        y0: Row of the picture at which they start.
+        weight: float32, shape (h, w), in [0, 1]: 1 is fully replaced, 0 untouched.
+        corners_xy: Corners of a rotated box in picture pixels, float32 (4, 2), in turn; None for
+            other shapes.
+    """
+
+    x0: int
+    y0: int
+    weight: Floats
+    corners_xy: Floats | None = None
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns of the picture that the weights cover."""
+        rows, columns = self.weight.shape
+        return slice(self.y0, self.y0 + rows), slice(self.x0, self.x0 + columns)
+
+
+def paste_mask(
+    mask: Floats, box_xyxy: Floats, *, x0: int, y0: int, height: int, width: int
+) -> Floats:
+    """Sample a small mask at the centres of picture pixels, bilinear, 0 outside of its box.
+
+    As torchvision's `paste_masks_in_image`, without rounding the box to whole pixels first.
+
+    Args:
+        mask: float32, shape (M, M), probability per cell of the box.
+        box_xyxy: float32, shape (4,), box that the mask spans, picture pixels.
+        x0: First column to sample.
+        y0: First row to sample.
+        height: Rows to sample.
+        width: Columns to sample.
+
+    Returns:
+        float32, shape (height, width).
+    """
+    x_low, y_low, x_high, y_high = (float(v) for v in box_xyxy)
+    across = _sampling(x_low, x_high, mask.shape[1], first=x0, count=width)
+    down = _sampling(y_low, y_high, mask.shape[0], first=y0, count=height)
+    return np.asarray(down @ mask @ across.T, np.float32)
+
+
+def _sampling(low: float, high: float, cells: int, *, first: int, count: int) -> Floats:
+    """Return bilinear weights of cells per pixel centre; float32 (count, cells)."""
+    centres = np.arange(first, first + count) + 0.5
+    position = (centres - low) / max(high - low, 1e-6) * cells - 0.5
+    return np.clip(1 - np.abs(position[:, None] - np.arange(cells)), 0, None).astype(np.float32)
+
+
+def region(
+    detections: Detections,
+    index: int,
+    spec: ClassSpec,
+    *,
+    height: int,
+    width: int,
+    mask_threshold: float = MASK_THRESHOLD,
+    outline: Outline | None = None,
+) -> Region:
+    """Return where one find is obscured.
+
+    The object and its margin weigh 1; the feather fades to 0 outside of that. An outline or
+    rotated box without a usable mask becomes its whole box. What a person drew is hidden whatever
+    the shape is: the region is the shape and the drawn outline together.
+
+    Args:
+        detections: The finds.
+        index: Which of them.
+        spec: How its class is obscured.
+        height: Rows of the picture.
+        width: Columns of the picture.
+        mask_threshold: Least probability of a pixel of an outline.
+        outline: Exact pixels of the object, where they are known.
+
+    Returns:
+        The region, cut at the picture's edge; without pixels for a find outside of it.
+    """
+    boxes = [detections.boxes_xyxy[index]]
+    if not np.isnan(detections.merged_xyxy[index, 0]):
+        boxes.append(detections.merged_xyxy[index])
+    side = max(shorter_side(boxes[0]), 0.0)
+    margin, feather = spec.margin * side, spec.feather * side
+    extent = [*boxes, outline.box_xyxy] if outline is not None else boxes
+    # A rotated box reaches out of the box around it by less than its own longer side.
+    reach = _longer_side(extent) if spec.shape == "rotated_box" else 0.0
+    x0, y0, x1, y1 = _crop(extent, margin + feather + reach, height=height, width=width)
+    if x1 <= x0 or y1 <= y0:
+        return Region(0, 0, np.zeros((0, 0), np.float32))
+    grid = _Grid(x0, y0, x1, y1)
+    if spec.shape == "box" and len(extent) == 1 and feather == 0:
+        return _plain_box(boxes[0], margin, grid)
+    drawn = outline.on(x0, y0, x1, y1) if outline is not None else None
+    inside = _inside(detections, index, spec, grid, mask_threshold, drawn)
+    corners = _rotated_corners(inside, grid, margin) if spec.shape == "rotated_box" else None
+    distances = [_first_distance(boxes[0], spec.shape, margin, grid, inside, corners)]
+    distances += [_shape_distance(box, spec.shape, margin, grid) for box in boxes[1:]]
+    if drawn is not None and drawn.any():
+        distances.append(_distance_from(drawn) - np.float32(margin))
+    weight = _fade(np.minimum.reduce(distances), feather)
+    found = Region(x0, y0, weight, corners)
+    return _trimmed(found) if reach else found
+
+
+def shorter_side(box_xyxy: Floats) -> float:
+    """Return the length of a box's shorter side in pixels."""
+    return float(min(box_xyxy[2] - box_xyxy[0], box_xyxy[3] - box_xyxy[1]))
+
+
+def _longer_side(boxes: list[Floats]) -> float:
+    return float(max(max(box[2] - box[0], box[3] - box[1]) for box in boxes))
+
+
+def _trimmed(found: Region) -> Region:
+    """Cut away the rows and columns around a rotated box that it does not reach."""
+    touched = found.weight > 0
+    rows, columns = np.flatnonzero(touched.any(1)), np.flatnonzero(touched.any(0))
+    if not rows.size:
+        return Region(0, 0, np.zeros((0, 0), np.float32))
+    cut = found.weight[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Region(
+        found.x0 + int(columns[0]),
+        found.y0 + int(rows[0]),
+        np.ascontiguousarray(cut),
+        found.corners_xy,
+    )
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Whole pixels of a crop, half-open."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        return self.x0, self.y0
+
+    @property
+    def end(self) -> tuple[int, int]:
+        return self.x1, self.y1
+
+    @property
+    def columns(self) -> Floats:
+        return np.arange(self.x0, self.x1, dtype=np.float32) + np.float32(0.5)
+
+    @property
+    def rows(self) -> Floats:
+        return np.arange(self.y0, self.y1, dtype=np.float32) + np.float32(0.5)
+
+
+def _crop(
+    boxes: list[Floats], growth: float, *, height: int, width: int
+) -> tuple[int, int, int, int]:
+    def inside(value: float, limit: int) -> int:
+        return min(max(int(value), 0), limit)
+
+    sides = [[float(v) for v in box] for box in boxes]
+    x0, y0 = (min(box[i] for box in sides) - growth - 1 for i in (0, 1))
+    x1, y1 = (max(box[i] for box in sides) + growth + 1 for i in (2, 3))
+    return (
+        inside(math.floor(x0), width),
+        inside(math.floor(y0), height),
+        inside(math.ceil(x1), width),
+        inside(math.ceil(y1), height),
+    )
+
+
+def _inside(
+    detections: Detections,
+    index: int,
+    spec: ClassSpec,
+    grid: _Grid,
+    mask_threshold: float,
+    drawn: Bools | None,
+) -> Bools | None:
+    """Return the object's own pixels for the shapes that ask for them; None where unknown."""
+    if spec.shape not in ("outline", "rotated_box"):
+        return None
+    if drawn is not None and drawn.any():
+        return drawn
+    mask = detections.masks[index]
+    if not np.isfinite(mask).all():
+        return None
+    probability = paste_mask(
+        mask,
+        detections.boxes_xyxy[index],
+        x0=grid.x0,
+        y0=grid.y0,
+        height=grid.y1 - grid.y0,
+        width=grid.x1 - grid.x0,
+    )
+    inside = probability >= mask_threshold
+    return inside if inside.any() else None
+
+
+def _first_distance(
+    box: Floats,
+    shape: str,
+    margin: float,
+    grid: _Grid,
+    inside: Bools | None,
+    corners: Floats | None,
+) -> Floats:
+    """Return how far each pixel lies outside of the grown shape; <= 0 inside, in pixels."""
+    if corners is not None:
+        return _rotated_distance(corners, grid)
+    if inside is not None:
+        return _distance_from(inside) - np.float32(margin)
+    return _shape_distance(box, shape, margin, grid)
+
+
+def _shape_distance(box: Floats, shape: str, margin: float, grid: _Grid) -> Floats:
+    if shape == "ellipse":
+        return _ellipse_distance(box, margin, grid)
+    return _box_distance(box, margin, grid)
+
+
+def _distance_from(inside: Bools) -> Floats:
+    """Return the distance in pixels of each pixel's centre to the nearest one inside."""
+    outside = np.where(inside, 0, 1).astype(np.uint8)
+    return np.asarray(cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
+
+
+def _box_distance(box: Floats, margin: float, grid: _Grid) -> Floats:
+    # Rounded outward: a pixel that the grown box only touches is hidden whole.
+    x0, y0 = np.floor(box[:2] - margin)
+    x1, y1 = np.ceil(box[2:] + margin)
+    dx = np.maximum(np.maximum(x0 + 0.5 - grid.columns, grid.columns - (x1 - 0.5)), 0)
+    dy = np.maximum(np.maximum(y0 + 0.5 - grid.rows, grid.rows - (y1 - 0.5)), 0)
+    return np.asarray(np.hypot(dy[:, None], dx[None, :]), np.float32)
+
+
+def _plain_box(box: Floats, margin: float, grid: _Grid) -> Region:
+    """Return the region of a box without a faded edge: all that `_box_distance` calls inside."""
+    x0, y0 = (max(math.floor(v - margin), low) for v, low in zip(box[:2], grid.corner, strict=True))
+    x1, y1 = (min(math.ceil(v + margin), top) for v, top in zip(box[2:], grid.end, strict=True))
+    return Region(
+        int(x0), int(y0), np.ones((max(int(y1 - y0), 0), max(int(x1 - x0), 0)), np.float32)
+    )
+
+
+def _ellipse_distance(box: Floats, margin: float, grid: _Grid) -> Floats:
+    """Return the first-order distance to the ellipse in the grown box, half a pixel inward.
+
+    With r the ellipse's implicit radius, the distance is (r - 1) over the length of r's gradient;
+    half a pixel is taken off so that every pixel the ellipse cuts counts as inside.
+    """
+    a, b = (max(float(s) / 2 + margin, 0.5) for s in (box[2] - box[0], box[3] - box[1]))
+    dx = (grid.columns - (box[0] + box[2]) / 2)[None, :]
+    dy = (grid.rows - (box[1] + box[3]) / 2)[:, None]
+    square = (dx / a) ** 2 + (dy / b) ** 2
+    slope = np.sqrt((dx / a**2) ** 2 + (dy / b**2) ** 2)
+    distance = square - np.sqrt(square)
+    distance /= np.maximum(slope, np.float32(1e-9))
+    distance -= np.float32(0.5)
+    distance[square <= 1] = 0
+    return np.asarray(distance, np.float32)
+
+
+def _rotated_corners(inside: Bools | None, grid: _Grid, margin: float) -> Floats | None:
+    """Return the corners of the smallest rotated box around some pixels, grown by the margin.
+
+    `minAreaRect` encloses pixel centres; the sides are moved out by as much as a pixel's square
+    reaches past its centre at that angle.
+    """
+    if inside is None:
+        return None
+    contours, _ = cv2.findContours(
+        inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    centre, size, angle = cv2.minAreaRect(np.concatenate(contours))
+    turn = np.deg2rad(angle)
+    growth = 2 * margin + abs(np.cos(turn)) + abs(np.sin(turn))
+    grown = (centre, (size[0] + growth, size[1] + growth), angle)
+    shift = np.array([grid.x0 + 0.5, grid.y0 + 0.5])
+    return np.asarray(cv2.boxPoints(grown) + shift, np.float32)
+
+
+def _rotated_distance(corners: Floats, grid: _Grid) -> Floats:
+    """Return the distance of pixel centres to a rotated box; 0 inside."""
+    centre = corners.mean(axis=0)
+    sides = [corners[1] - corners[0], corners[2] - corners[1]]
+    out = []
+    for side in sides:
+        length = max(float(np.hypot(*side)), 1e-6)
+        along = (grid.columns - centre[0])[None, :] * (side[0] / length)
+        along = along + (grid.rows - centre[1])[:, None] * (side[1] / length)
+        out.append(np.maximum(np.abs(along) - length / 2, 0))
+    # Rounding of float32 corners must not leave an edge pixel clear.
+    return np.asarray(np.hypot(*out) - 1e-3, np.float32)
+
+
+def _fade(distance: Floats, feather: float) -> Floats:
+    """Return 1 where the distance is not positive, then a straight line to 0 over the feather."""
+    if feather <= 0:
+        return (distance <= 0).astype(np.float32)
+    return np.clip(1 - distance / np.float32(feather), 0, 1).astype(np.float32)

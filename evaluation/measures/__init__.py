@@ -1,0 +1,1 @@
+"""What evaluation measures beside recall, precision and coverage."""

@@ -1,0 +1,1 @@
+"""What a network sees: pictures read, augmented, joined, and put into batches."""

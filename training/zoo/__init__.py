@@ -1,0 +1,1 @@
+"""Day zero: a bundle of COCO-pretrained networks, without training."""
