@@ -137,6 +137,20 @@ def test_a_network_that_will_be_refused_gives_no_class_up_for_another() -> None:
     assert choices["license_plate"].threshold == pytest.approx(0.9)
 
 
+def test_a_network_that_will_be_refused_may_go_on_finding_down_to_a_precision() -> None:
+    seen = [0.9] * 60 + [0.3] * 20 + [0.1] * 20
+    faces = evidence(seen, [seen], [0.0], [0.5] * 12 + [0.2] * 100)
+    goals = {"face": GOAL}
+
+    kept = choose({"face": faces}, goals, false_finds_max=1.0)["face"]
+    lowered = choose({"face": faces}, goals, false_finds_max=1.0, hopeless_precision=0.5)["face"]
+    strict = choose({"face": faces}, goals, false_finds_max=1.0, hopeless_precision=0.99)["face"]
+
+    assert (kept.threshold, kept.detected) == (pytest.approx(0.9), 0.6)
+    assert (lowered.threshold, lowered.detected) == (pytest.approx(0.3), 0.8)
+    assert strict == kept
+
+
 def test_where_not_even_the_fewest_false_finds_fit_they_are_taken() -> None:
     noisy = evidence([0.9] * 100 + [0.2] * 100, [[0.9] * 200], [0.0], [0.95] * 30)
     choices = choose({"face": noisy}, {"face": GOAL}, false_finds_max=1.0)

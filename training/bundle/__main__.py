@@ -57,6 +57,7 @@ class BundleConfig:
     margins: list[float] = field(default_factory=lambda: [0.0, 0.1, 0.2])
     likely: float = 0.9
     false_finds_share: float = 0.8
+    hopeless_precision: float | None = None
     head_false_finds_max: float = 0.1
     mask_thresholds: list[float] = field(default_factory=lambda: [0.3, 0.4, 0.5])
     parity_tolerance: float = 0.01
@@ -77,6 +78,11 @@ class BundleConfig:
         if self.quantization_pictures < 1:
             raise BundleConfigError(
                 f"bundle.quantization_pictures is {self.quantization_pictures}; expected at least 1"
+            )
+        if self.hopeless_precision is not None and not 0 < self.hopeless_precision <= 1:
+            raise BundleConfigError(
+                f"bundle.hopeless_precision is {self.hopeless_precision}; expected null or a share "
+                "above 0"
             )
         if not self.networks or not set(self.networks) <= set(NETWORKS):
             raise BundleConfigError(
@@ -314,7 +320,12 @@ def calibrate(
             mask_threshold=mask_threshold,
         )
         goals = goals_of(evidence, config, promotion)
-        found = choose(evidence, goals, false_finds_max=limit - config.head_false_finds_max)
+        found = choose(
+            evidence,
+            goals,
+            false_finds_max=limit - config.head_false_finds_max,
+            hopeless_precision=config.hopeless_precision,
+        )
         tried[mask_threshold] = found
     mask_threshold = max(tried, key=lambda threshold: joint_worth(tried[threshold]))
     choices = tried[mask_threshold]

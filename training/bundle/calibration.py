@@ -150,7 +150,11 @@ class Setting:
 
 
 def choose(
-    evidence: Mapping[str, ClassEvidence], goals: Mapping[str, Goal], *, false_finds_max: float
+    evidence: Mapping[str, ClassEvidence],
+    goals: Mapping[str, Goal],
+    *,
+    false_finds_max: float,
+    hopeless_precision: float | None = None,
 ) -> dict[str, Choice]:
     """Choose threshold and margin of every class.
 
@@ -158,20 +162,28 @@ def choose(
     within it, the one is taken that makes it most likely that every class clears the gate; of
     those that are alike, the one with the fewest false finds. Where none makes it likely, the
     network will be refused, and what it hides is all that it can still be good for: then the
-    product of all recalls is made as large as it goes, so that no class is given up for another.
-    Where none fits, each class takes its fewest. A class without objects in val gets the lowest
-    threshold: what was not measured must not cost a person.
+    product of all recalls is made as large as it goes, so that no class is given up for another,
+    and `hopeless_precision` lets each class go below what the limit allows. Where none fits, each
+    class takes its fewest. A class without objects in val gets the lowest threshold: what was not
+    measured must not cost a person.
 
     Args:
         evidence: What val showed, per class.
         goals: What each class has to reach.
         false_finds_max: Most false finds per fully labelled picture, all classes together.
+        hopeless_precision: Precision down to which each class of a network without hope goes on,
+            whatever the limit says; None keeps to the limit.
     """
     steps = {name: list(settings(evidence[name], goals[name])) for name in evidence}
     usable = {name: listed for name, listed in steps.items() if listed}
     taken = _best_within(usable, goals, false_finds_max, _worth)
     if np.prod([setting.likely for setting in taken.values()]) < HOPEFUL:
         taken = _best_within(usable, goals, false_finds_max, _recall_worth)
+        if hopeless_precision is not None:
+            taken = {
+                name: _lowered(usable[name], evidence[name], setting, hopeless_precision)
+                for name, setting in taken.items()
+            }
     return {
         name: _choice(evidence[name], goals[name], taken[name])
         if name in taken
@@ -216,6 +228,25 @@ def _best_within(
         chosen[name] = steps[name][row]
         left -= int(spent[name][row])
     return chosen
+
+
+def _lowered(
+    steps: list[Setting], evidence: ClassEvidence, setting: Setting, precision_min: float
+) -> Setting:
+    """Return the setting of the lowest threshold that is precise enough, or the one given."""
+    precise = [
+        step
+        for step in steps
+        if step.threshold <= setting.threshold
+        and (_precision(evidence, step.threshold) or 0.0) >= precision_min
+    ]
+    return precise[-1] if precise else setting
+
+
+def _precision(evidence: ClassEvidence, threshold: float) -> float | None:
+    true = int((evidence.true_scores >= threshold).sum())
+    false = int((evidence.false_scores >= threshold).sum())
+    return _share(true, true + false)
 
 
 LIKELY_FLOOR = 1e-3
@@ -338,12 +369,11 @@ def _share_at(recalled_at: Floats, thresholds: Floats) -> Floats:
 
 def _shown(evidence: ClassEvidence, row: int, threshold: float) -> dict[str, Any]:
     total = len(evidence.detected_at)
-    true = int((evidence.true_scores >= threshold).sum())
     false = int((evidence.false_scores >= threshold).sum())
     return {
         "detected": _share(int((evidence.detected_at >= threshold).sum()), total),
         "covered": _share(int((evidence.covered_at[row] >= threshold).sum()), total),
-        "precision": _share(true, true + false),
+        "precision": _precision(evidence, threshold),
         "false_finds_per_picture": _share(false, evidence.labelled_pictures),
     }
 
