@@ -56,7 +56,9 @@ def thin(name: str = MASK_R50, **backbone: Any) -> NetworkConfig:
     return NetworkConfig(
         backbone=BackboneConfig(name=name, **values),
         proposals=ProposalConfig(pre_nms_train=50, post_nms_train=50),
-        heads=HeadConfig(box_features=32, samples=32, mask_channels=[16, 16]),
+        heads=HeadConfig(
+            box_features=32, samples=32, mask_channels=[16, 16], keypoint_channels=[16, 16]
+        ),
     )
 
 
@@ -183,6 +185,7 @@ def target(labelled: str, *, size: tuple[int, int] = (64, 96)) -> dict[str, Any]
         "masks": torch.ones((1, *size), dtype=torch.uint8),
         "has_mask": torch.ones(1, dtype=torch.bool),
         "keypoints": torch.full((1, 17, 3), 30.0),
+        "has_keypoint": torch.ones(1, dtype=torch.bool),
     }
 
 
