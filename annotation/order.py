@@ -88,9 +88,9 @@ def doubts(queue: Mapping[str, object] | None) -> dict[str, str]:
 
 
 def doubt_key(text: str) -> str:
-    """Return what makes two doubts the same: their words, as numbers of objects shift.
+    """Return what makes two doubts the same: their words, as places shift by a pixel.
 
-    >>> doubt_key("person 17 is 1.5 x 80.0 px") == doubt_key("person 4 is 1.5 x 80.0 px")
+    >>> doubt_key("face at 40 % from the left") == doubt_key("face at 41 % from the left")
     True
     """
     return re.sub(r"\d+(\.\d+)?", "#", text)

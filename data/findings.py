@@ -177,33 +177,50 @@ def suspicious_labels(dataset: Dataset) -> dict[str, list[str]]:
         annotations = dataset.by_image[image.id]
         for annotation in annotations:
             found[image.sha256] += _doubts(annotation, image)
-        found[image.sha256] += _doubled(annotations)
+        found[image.sha256] += _doubled(annotations, image)
     return {sha256: reasons for sha256, reasons in found.items() if reasons}
 
 
+def place_in_picture(annotation: Annotation, image: Image) -> str:
+    """Return where an object lies, in words that people find on the screen.
+
+    The centre of its box in whole percent of the picture, as Label Studio counts, and its size.
+    A number of the object would say nothing there: people see none.
+
+    >>> image = Image(1, "aa", "a.png", 200, 100, (), (), False, {})
+    >>> place_in_picture(Annotation(7, 1, "face", (60, 50, 100, 74)), image)
+    'face at 40 % from the left, 62 % from the top, 40 x 24 px'
+    """
+    x0, y0, x1, y1 = annotation.box_xyxy
+    across = min(max((x0 + x1) / 2 / image.width, 0), 1)
+    down = min(max((y0 + y1) / 2 / image.height, 0), 1)
+    size = f"{round(annotation.width, 1):g} x {round(annotation.height, 1):g} px"
+    where = f"at {across:.0%} from the left, {down:.0%} from the top".replace("%", " %")
+    return f"{annotation.class_name} {where}, {size}"
+
+
 def _doubts(annotation: Annotation, image: Image) -> list[str]:
-    name = f"{annotation.class_name} {annotation.id}"
     x0, y0, x1, y1 = annotation.box_xyxy
     doubts = []
     # Half a pixel is rounding.
     if x0 < -0.5 or y0 < -0.5 or x1 > image.width + 0.5 or y1 > image.height + 0.5:
-        doubts.append(f"{name} reaches out of the picture")
+        doubts.append("reaches out of the picture")
     if min(annotation.width, annotation.height) < 2:
-        doubts.append(f"{name} is {annotation.width:.1f} x {annotation.height:.1f} px")
+        doubts.append("too small to show anything")
     rle = annotation.rle(height=image.height, width=image.width)
     if rle is not None and not annotation.crowd:
         from pycocotools import mask as coco_mask
 
         x, y, w, h = (float(v) for v in coco_mask.toBbox(rle))
         if box_iou((x, y, x + w, y + h), annotation.box_xyxy) < 0.5 and w * h > 64:
-            doubts.append(f"{name}: mask and box disagree")
-    return doubts
+            doubts.append("outline and box disagree")
+    return [f"{place_in_picture(annotation, image)}: {doubt}" for doubt in doubts]
 
 
-def _doubled(annotations: Iterable[Annotation]) -> list[str]:
+def _doubled(annotations: Iterable[Annotation], image: Image) -> list[str]:
     things = [a for a in annotations if not a.crowd]
     return [
-        f"{one.class_name} {one.id} and {other.id} are nearly the same box"
+        f"{place_in_picture(one, image)}: drawn twice, in nearly the same box"
         for i, one in enumerate(things)
         for other in things[i + 1 :]
         if one.class_name == other.class_name and box_iou(one.box_xyxy, other.box_xyxy) > 0.9

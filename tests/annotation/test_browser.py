@@ -234,7 +234,8 @@ def test_all_that_an_annotator_chooses_from_is_in_sight_and_answers_to_its_key(
     taxonomy = arguments(compose(), {"taxonomy": Taxonomy})["taxonomy"]
     desk.config = replace(desk.config, project="Drawn street")
     sha256 = collect_street_scene(taxonomy)
-    desk.doubt({sha256: "vehicle 3 and 4 are nearly the same box"})
+    where = "vehicle at 40 % from the left, 62 % from the top, 120 x 80 px"
+    desk.doubt({sha256: f"{where}: drawn twice, in nearly the same box"})
     desk.sync(taxonomy=taxonomy, source_labels=True)
     shots = Path(os.environ.get("BLURLOOP_SCREENSHOTS", tmp_path))
     browser = Browser(driver, tmp_path, free_port())

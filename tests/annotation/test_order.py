@@ -43,6 +43,6 @@ def test_the_queue_of_validation_is_read():
     assert doubts(None) == {}
 
 
-def test_a_doubt_is_the_same_when_only_numbers_of_objects_shift():
-    assert doubt_key("face 7 is 1.5 x 3.0 px") == doubt_key("face 12 is 1.5 x 3.0 px")
-    assert doubt_key("face 7 is 1.5 x 3.0 px") != doubt_key("person 7 is 1.5 x 3.0 px")
+def test_a_doubt_is_the_same_when_only_its_place_shifts():
+    assert doubt_key("face at 40 %, 1.5 x 3 px") == doubt_key("face at 41 %, 2 x 3 px")
+    assert doubt_key("face at 40 %, 1.5 x 3 px") != doubt_key("person at 40 %, 1.5 x 3 px")

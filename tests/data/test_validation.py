@@ -124,11 +124,26 @@ def test_suspicious_labels_are_named() -> None:
     mask = np.zeros((480, 640), dtype=bool)
     mask[200:240, 300:400] = True
     assert one(good) == []
-    assert one(replace(good, box_xyxy=(600, 10, 650, 30))) == ["plate 7 reaches out of the picture"]
-    assert one(replace(good, box_xyxy=(10, 10, 11, 30))) == ["plate 7 is 1.0 x 20.0 px"]
-    assert one(replace(good, segmentation=mask_to_rle(mask))) == ["plate 7: mask and box disagree"]
-    assert one(good, replace(good, id=8)) == ["plate 7 and 8 are nearly the same box"]
+    assert one(replace(good, box_xyxy=(600, 10, 650, 30))) == [
+        "plate at 98 % from the left, 4 % from the top, 50 x 20 px: reaches out of the picture"
+    ]
+    assert one(replace(good, box_xyxy=(10, 10, 11.5, 30))) == [
+        "plate at 2 % from the left, 4 % from the top, 1.5 x 20 px: too small to show anything"
+    ]
+    where = "plate at 5 % from the left, 4 % from the top, 50 x 20 px"
+    assert one(replace(good, segmentation=mask_to_rle(mask))) == [
+        f"{where}: outline and box disagree"
+    ]
+    assert one(good, replace(good, id=8)) == [f"{where}: drawn twice, in nearly the same box"]
     assert one(good, replace(good, id=8, crowd=True)) == []
+
+
+def test_a_doubt_says_where_the_object_is_and_never_its_number():
+    doubts = one(Annotation(4711, 1, "plate", (-200, 100, -198, 101)))
+    assert [d.split(":")[0] for d in doubts] == [
+        "plate at 0 % from the left, 21 % from the top, 2 x 1 px"
+    ] * 2
+    assert "4711" not in str(doubts)
 
 
 def test_the_queue_never_holds_a_reference_picture() -> None:
