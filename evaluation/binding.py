@@ -29,7 +29,15 @@ TOLERANCE = 1e-9
 """Bounds come back from JSON as they were written; scipy versions differ in the last digits."""
 MEASURING = tuple(
     f"evaluation/{name}.py"
-    for name in ("coverage", "judging", "matching", "panoramas", "patch", "pictures", "truth")
+    for name in (
+        "coverage",
+        "judging",
+        "matching",
+        "panoramas",
+        "patch",
+        "report/pictures",
+        "truth",
+    )
 )
 """Code that decides whether an object was detected and covered."""
 
