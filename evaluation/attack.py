@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from evaluation.attack_engines import (
     Reader,
     Vector,
     deconvolve,
+    engine_versions,
     plain,
 )
 from evaluation.bound import CONFIDENCE, exact_lower
@@ -52,6 +54,8 @@ FACE_MIN_PX = 40
 PLATE_MIN_PX = 20
 """Plates lower than this the engine hardly reads, in the original either."""
 SEED = 20261123
+DIGEST_SIDES_PX = (8, 24, 48)
+"""Objects of which `obscuring_digest` is made: below, about and above the smallest cells."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,21 @@ def obscured(target: Target, setting: Setting, *, seed: int = SEED) -> Pixels:
     spec = ClassSpec("box", "box", setting.method, margin=margin, strength=setting.strength)
     found = Detections.from_boxes([box], class_ids=[0], scores=[1.0])
     return np.asarray(obscure(target.pixels, found, Taxonomy({"object": spec}), seed=seed))
+
+
+def obscuring_digest(setting: Setting) -> str:
+    """Return what a method and strength makes of drawn objects, as a SHA-256.
+
+    Of pixels, not of source files: code that is rewritten and obscures as before keeps its
+    digest, and a library that rounds otherwise changes it. The gate compares it with the kept one.
+    """
+    coarse = np.random.default_rng(SEED).integers(0, 256, (20, 30, 3), np.uint8)
+    picture = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
+    digest = hashlib.sha256()
+    for side in DIGEST_SIDES_PX:
+        target = Target(picture, (60.0, 50.0, 60.0 + 2 * side, 50.0 + side))
+        digest.update(obscured(target, setting).tobytes())
+    return digest.hexdigest()
 
 
 def blur_sigma(target: Target, setting: Setting) -> float:
@@ -408,6 +427,12 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "date": datetime.now(UTC).date().isoformat(),
         "material": ", ".join(said),
+        "engines": engine_versions(),
+        "obscuring": [
+            {"method": s.method, "strength": s.strength, "sha256": obscuring_digest(s)}
+            for s in settings
+            if s.method != "none"
+        ],
         "rows": rows,
     }
 

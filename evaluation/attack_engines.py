@@ -6,8 +6,10 @@ a face into 128 values. Both carry their weights, so nothing is fetched while th
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +26,14 @@ Box = tuple[float, float, float, float]
 READ_HEIGHT_PX = 64
 """Height to which a plate is enlarged before it is read, as engines expect print, not dots."""
 ITERATIONS = 20
+PACKAGES = (
+    "dlib-bin",
+    "face-recognition-models",
+    "onnxruntime",
+    "opencv-python-headless",
+    "rapidocr-onnxruntime",
+)
+"""Whose versions an attack depends on."""
 SPREAD_PX = 3.0
 """Blur of a wider spread is deconvolved in a smaller picture, in which it has this one: what such
 a blur leaves of finer detail is e^-44 of it."""
@@ -58,6 +68,15 @@ def _need(module: str) -> Any:
             "constraints.txt -e '.[attack]', then pip install --no-deps -c constraints.txt "
             "rapidocr-onnxruntime (docs/evaluation.md says why in two steps)"
         ) from error
+
+
+def engine_versions() -> list[str]:
+    """Return name and version of each package of the attack that is installed."""
+    found = []
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return found
 
 
 def plain(text: str) -> str:

@@ -5,40 +5,99 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from anonymization.taxonomy import Taxonomy
+from anonymization.taxonomy import ClassSpec, Taxonomy
 from evaluation.bound import CONFIDENCE, exact_lower
 from evaluation.gate import Criterion
 from evaluation.measures.leaks import rows_of, used_setting
 
+TAKES_NOTHING = ("none", "solid", "synthetic")
+"""Methods whose output does not depend on the pixels they hide, and the one that hides nothing,
+which coverage judges: there is nothing to attack."""
 
-def check_attack(attack: Mapping[str, Any] | None, taxonomy: Taxonomy) -> Iterator[Criterion]:
+AGAIN = "python -m evaluation.attack --json reports/attack.json (docs/evaluation.md, Attack)"
+
+
+def check_attack(
+    attack: Mapping[str, Any] | None, taxonomy: Taxonomy, *, required: bool = True
+) -> Iterator[Criterion]:
     """Yield whether the way each gated class is obscured withstood the attack.
 
-    Where it was not attacked the criterion is met, and says so: an attack needs engines that not
-    every machine has.
+    Args:
+        attack: The kept attack; None where there is none.
+        taxonomy: The classes, and how each is obscured.
+        required: Whether a way that was not attacked fails.
     """
     for name in taxonomy.gated:
         spec = taxonomy[name]
         rows = rows_of(attack, spec) if attack else []
-        if not rows:
-            said = f"{name}: {spec.method} {used_setting(spec)[1]:g} was not attacked"
-            yield Criterion("attack", True, said, class_name=name)
+        yield _withstood(name, spec, rows) if rows else _unattacked(name, spec, required)
+
+
+def _unattacked(name: str, spec: ClassSpec, required: bool) -> Criterion:
+    if spec.method in TAKES_NOTHING:
+        said = f"{name}: {spec.method} shows no pixel of what it hides, so none is attacked"
+        return Criterion("attack", True, said, class_name=name)
+    said = f"{name}: {_named(spec)} was not attacked"
+    if required:
+        said += f". Run {AGAIN}, or set promotion.attack to optional"
+    return Criterion("attack", not required, said, class_name=name)
+
+
+def _withstood(name: str, spec: ClassSpec, rows: list[dict[str, Any]]) -> Criterion:
+    worst = max(rows, key=_above_chance)
+    said = (
+        f"{name}: {_named(spec)}, worst of {len(rows)} attacks on it: {worst['attack']} "
+        f"{worst['leaked']} of {worst['total']}, chance {1 / worst['total']:.3f}"
+    )
+    return Criterion(
+        "attack",
+        _above_chance(worst) <= 0,
+        said,
+        class_name=name,
+        value=worst["leaked"] / worst["total"],
+        bound=_lower(worst),
+        limit=1 / worst["total"],
+    )
+
+
+def attack_warnings(attack: Mapping[str, Any] | None, taxonomy: Taxonomy) -> Iterator[str]:
+    """Yield what a reader must know: what was not attacked, or was on other obscuring code."""
+    for setting, names in _attackable(taxonomy).items():
+        said = f"{setting[0]} {setting[1]:g}, by which {', '.join(names)} is obscured"
+        if attack is None or not rows_of(attack, taxonomy[names[0]]):
+            yield f"{said}, was not attacked: whether it hides what it covers is not known"
             continue
-        worst = max(rows, key=_above_chance)
-        said = (
-            f"{name}: {spec.method} {used_setting(spec)[1]:g}, worst of {len(rows)} attacks on it: "
-            f"{worst['attack']} "
-            f"{worst['leaked']} of {worst['total']}, chance {1 / worst['total']:.3f}"
-        )
-        yield Criterion(
-            "attack",
-            _above_chance(worst) <= 0,
-            said,
-            class_name=name,
-            value=worst["leaked"] / worst["total"],
-            bound=_lower(worst),
-            limit=1 / worst["total"],
-        )
+        recorded = _recorded(attack).get(setting)
+        if recorded is None:
+            yield f"the attack of {attack['date']} does not say what obscured: {said}. Run {AGAIN}"
+        elif recorded != _present(setting):
+            yield (
+                f"the attack of {attack['date']} was measured on other code: {said}, gives other "
+                f"pixels now. Run {AGAIN}"
+            )
+
+
+def _attackable(taxonomy: Taxonomy) -> dict[tuple[str, float], list[str]]:
+    """Return the gated classes by method and strength, of methods that show something."""
+    found: dict[tuple[str, float], list[str]] = {}
+    for name in taxonomy.gated:
+        if taxonomy[name].method not in TAKES_NOTHING:
+            found.setdefault(used_setting(taxonomy[name]), []).append(name)
+    return found
+
+
+def _recorded(attack: Mapping[str, Any]) -> dict[tuple[str, float], str]:
+    return {(r["method"], r["strength"]): str(r["sha256"]) for r in attack.get("obscuring", ())}
+
+
+def _present(setting: tuple[str, float]) -> str:
+    from evaluation.attack import Setting, obscuring_digest
+
+    return obscuring_digest(Setting(*setting))
+
+
+def _named(spec: ClassSpec) -> str:
+    return f"{spec.method} {used_setting(spec)[1]:g}"
 
 
 def _lower(row: Mapping[str, Any]) -> float:

@@ -18,6 +18,8 @@ from evaluation.paired import PairedError, paired_difference
 PROMOTED = "PROMOTED"
 REFUSED = "REFUSED"
 SENSES = ("detected", "covered")
+REQUIRED = "required"
+OPTIONAL = "optional"
 BOUNDS = ("exact", "bootstrap", "clustered", "bound")
 RECALL_MIN = 0.95
 """What the project promises; configuration may ask for more, never for less."""
@@ -42,6 +44,8 @@ class PromotionConfig:
         margin: How far the bound of the paired difference to the champion may lie below zero.
         false_finds_per_picture_max: Limit, on fully labelled pictures.
         non_object_share_obscured_max: Limit on the share of non-object pixels obscured.
+        attack: `required` refuses a class whose way of obscuring was not attacked; `optional`
+            warns of it. What leaks is refused with either.
     """
 
     model: str = "anonymizer"
@@ -53,6 +57,7 @@ class PromotionConfig:
     margin: float = 0.01
     false_finds_per_picture_max: float = 3.0
     non_object_share_obscured_max: float = 0.5
+    attack: str = REQUIRED
 
     def __post_init__(self) -> None:
         def check(name: str, right: bool, expected: str) -> None:
@@ -71,6 +76,7 @@ class PromotionConfig:
         finds, share = self.false_finds_per_picture_max, self.non_object_share_obscured_max
         check("false_finds_per_picture_max", 0 <= finds < math.inf, "a number, at least 0")
         check("non_object_share_obscured_max", 0 <= share < 1, "at least 0 and below 1")
+        check("attack", self.attack in (REQUIRED, OPTIONAL), f"{REQUIRED} or {OPTIONAL}")
 
 
 @dataclass(frozen=True)
@@ -452,6 +458,7 @@ def judge(
     binding: Sequence[Criterion] = (),
     compared: Sequence[Criterion] = (),
     attacked: Sequence[Criterion] = (),
+    warned: Sequence[str] = (),
 ) -> Verdict:
     """Judge one evaluated bundle.
 
@@ -466,6 +473,7 @@ def judge(
         binding: What was found when digests, code and thresholds were checked again.
         compared: Comparison with the champion of its day, where the bundle was promoted before.
         attacked: Whether the way each class is obscured withstood it (evaluation/attack_gate.py).
+        warned: What that leaves unknown.
     """
     criteria = [*binding, _classes(evaluation, gated)]
     for name in gated:
@@ -491,7 +499,7 @@ def judge(
         outcome=PROMOTED if all(c.passed for c in criteria) else REFUSED,
         criteria=tuple(criteria),
         forecast=evaluation.get("split") != "reference",
-        warnings=tuple(_warnings(evaluation, gated, config, models_judged)),
+        warnings=(*_warnings(evaluation, gated, config, models_judged), *warned),
         models_judged=models_judged,
         binding={key: evaluation.get(key) for key in bound_to},
     )

@@ -44,7 +44,7 @@ from data.tracking import (
     stage_run,
     tracking_uri,
 )
-from evaluation.attack_gate import check_attack
+from evaluation.attack_gate import attack_warnings, check_attack
 from evaluation.binding import (
     OBJECTS,
     bundle_is_judged,
@@ -55,6 +55,7 @@ from evaluation.binding import (
 from evaluation.config import EvaluationConfig
 from evaluation.gate import (
     PROMOTED,
+    REQUIRED,
     Champion,
     Criterion,
     PromotionConfig,
@@ -155,6 +156,7 @@ def input_digest(settings: Settings) -> str:
     paths = (EVALUATION, VALIDATION, OBJECTS, ATTACK, BUNDLE, *truth)
     code = Path(__file__).parent
     own = (
+        "attack",
         "attack_gate",
         "binding",
         "comparison",
@@ -335,7 +337,7 @@ def _verdict(settings: Settings, turn: Turn, **more: Any) -> Verdict:
     """Judge a turn; `more` are further arguments of `gate.judge`."""
     bound = check_binding(turn.evaluation, turn.rows, settings.taxonomy, seed=settings.seed)
     more["binding"] = [*bound, *more.get("binding", [])]
-    attacked = check_attack(read_attack(settings.taxonomy), settings.taxonomy)
+    attack, required = read_attack(settings.taxonomy), settings.promotion.attack == REQUIRED
     verdict = judge(
         turn.evaluation,
         turn.validation,
@@ -343,7 +345,8 @@ def _verdict(settings: Settings, turn: Turn, **more: Any) -> Verdict:
         settings.promotion,
         gated=settings.taxonomy.gated,
         objects=turn.rows.get("objects", []),
-        attacked=list(attacked),
+        attacked=list(check_attack(attack, settings.taxonomy, required=required)),
+        warned=list(attack_warnings(attack, settings.taxonomy)),
         **more,
     )
     return replace(verdict, forecast=turn.forecast)

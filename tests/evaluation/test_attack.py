@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from evaluation.attack import (
     main,
     matched,
     obscured,
+    obscuring_digest,
     plates_look,
     plates_of,
     settings_of,
 )
 from evaluation.attack_engines import AttackError, deconvolve, plain
-from evaluation.attack_gate import check_attack
+from evaluation.attack_gate import attack_warnings, check_attack
 from evaluation.measures.leaks import not_attacked, read_attack
 
 PLATES = drawn_plates(12)
@@ -213,9 +215,9 @@ BLURRED = Taxonomy({"plate": ClassSpec("box", "box", "blur", strength=0.8)})
     [
         (attack_on(measured_row(0.8, 9)), False, "worst of 1 attacks on it: plates read 9 of 60"),
         (attack_on(measured_row(0.8, 3)), True, "worst of 1 attacks on it: plates read 3 of 60"),
-        (attack_on(measured_row(0.6, 9)), True, "blur 0.8 was not attacked"),
-        (attack_on(measured_row(0.8, 0) | {"total": 0}), True, "blur 0.8 was not attacked"),
-        (None, True, "blur 0.8 was not attacked"),
+        (attack_on(measured_row(0.6, 9)), False, "blur 0.8 was not attacked. Run python -m"),
+        (attack_on(measured_row(0.8, 0) | {"total": 0}), False, "blur 0.8 was not attacked"),
+        (None, False, "blur 0.8 was not attacked"),
     ],
     ids=[
         "above chance, whatever it says",
@@ -231,6 +233,57 @@ def test_the_gate_asks_whether_the_way_of_obscuring_withstood_the_attack(
     (criterion,) = check_attack(attack, BLURRED)
     assert (criterion.name, criterion.passed, criterion.class_name) == ("attack", passed, "plate")
     assert said in criterion.reason
+
+
+def test_where_the_attack_is_optional_the_verdict_warns_of_what_was_not_attacked() -> None:
+    (criterion,) = check_attack(None, BLURRED, required=False)
+    assert (criterion.passed, criterion.reason) == (True, "plate: blur 0.8 was not attacked")
+    said = "blur 0.8, by which plate is obscured, was not attacked: whether it hides"
+    assert [w.startswith(said) for w in attack_warnings(None, BLURRED)] == [True]
+    leaking = attack_on(measured_row(0.8, 9))
+    assert not any(c.passed for c in check_attack(leaking, BLURRED, required=False))
+
+
+@pytest.mark.parametrize("method", ["solid", "synthetic", "none"])
+def test_a_way_that_shows_nothing_of_what_it_hides_needs_no_attack(method: str) -> None:
+    taxonomy = Taxonomy({"plate": replace(BLURRED["plate"], method=method)})
+    (criterion,) = check_attack(None, taxonomy)
+    assert criterion.passed
+    assert "shows no pixel of what it hides" in criterion.reason
+    assert list(attack_warnings(None, taxonomy)) == []
+
+
+def test_an_attack_on_other_obscuring_code_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = attack_on(measured_row(0.8, 0))
+    now = {"method": "blur", "strength": 0.8, "sha256": obscuring_digest(Setting("blur", 0.8))}
+    assert list(attack_warnings(rows | {"obscuring": [now]}, BLURRED)) == []
+    (said,) = attack_warnings(rows, BLURRED)
+    assert said.startswith("the attack of 2026-01-01 does not say what obscured: blur 0.8, by")
+    monkeypatch.setattr("anonymization.obscuring.obscure.NOISE_SHARE", 0.0)
+    (said,) = attack_warnings(rows | {"obscuring": [now]}, BLURRED)
+    assert said.startswith("the attack of 2026-01-01 was measured on other code: blur 0.8, by")
+    assert "gives other pixels now" in said
+
+
+def test_each_method_and_strength_has_a_digest_of_its_own() -> None:
+    settings = [Setting(m, s) for m in ("blur", "pixelate") for s in (0.2, 0.6, 0.8)]
+    digests = [obscuring_digest(s) for s in (*settings, Setting("solid", 0.0))]
+    assert len(set(digests)) == len(digests)
+    assert obscuring_digest(settings[0]) == digests[0]
+
+
+def test_an_attack_keeps_what_it_attacked_and_with_what(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    paper = [("plates read", "12 plates", PLATES, plates_look(PixelReader(limit=1.0), PLATES))]
+    monkeypatch.setattr("evaluation.attack.materials", lambda given: iter(paper))
+    monkeypatch.setattr("data.reference.frozen_taxonomy", lambda: BLURRED)
+    main(["--json", str(tmp_path / "attack.json")])
+    kept = read_attack(BLURRED, tmp_path / "attack.json")
+    assert kept is not None
+    assert any(each.startswith("opencv-python-headless ") for each in kept["engines"])
+    assert list(attack_warnings(kept, BLURRED)) == []
+    assert all(c.passed for c in check_attack(kept, BLURRED))
 
 
 def test_what_was_not_attacked_is_named_in_reports() -> None:
@@ -258,6 +311,7 @@ def test_every_way_in_which_the_default_taxonomy_obscures_was_attacked_and_held(
     criteria = list(check_attack(read_attack(taxonomy, ATTACK), taxonomy))
     assert [c.class_name for c in criteria] == list(taxonomy.gated)
     assert all(c.passed and c.value is not None for c in criteria), criteria
+    assert list(attack_warnings(read_attack(taxonomy, ATTACK), taxonomy)) == []
 
 
 def test_the_floor_is_the_lowest_strength_of_blur_that_held_against_everything() -> None:

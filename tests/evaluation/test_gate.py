@@ -205,6 +205,8 @@ def test_the_gate_is_pinned_at_95_percent():
         PromotionConfig(recall_min=0.94)
     with pytest.raises(GateError, match=r"confidence is 0\.5"):
         PromotionConfig(confidence=0.5)
+    with pytest.raises(GateError, match=r"attack is never; expected required or optional"):
+        PromotionConfig(attack="never")
     assert PromotionConfig(**settings) == CONFIG
 
 

@@ -30,6 +30,8 @@ from data.reference import write_release
 from data.tracking import TrackingConfig, experiment_id, loaded_code, open_client, registry_lock
 from evaluation import __main__ as evaluating
 from evaluation import promotion, registry
+from evaluation.attack import Setting, obscuring_digest
+from evaluation.binding import MEASURING
 from evaluation.bound import lower_bound
 from evaluation.config import EvaluationConfig
 from evaluation.gate import PromotionConfig
@@ -69,6 +71,7 @@ def repo(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch, turn: 
     monkeypatch.chdir(tmp_path)
     Dataset((), ()).write(REFERENCE, TAXONOMY)
     write_json(Path("reports/validation.json"), {"schema_version": 1, "leaks": []})
+    keep_attack(leaked=0)
     turn(threshold=0.3)
     return tmp_path
 
@@ -129,6 +132,17 @@ def _leave_evaluation(
         "written_output_verified": {**pictures, "failed": []},
     }
     write_json(EVALUATION, evaluation)
+
+
+def keep_attack(*, leaked: int) -> None:
+    """Leave an attack on the default way of obscuring a face."""
+    row = {"attack": "faces matched", "method": "blur", "strength": 0.6, "default_of": []}
+    row |= {"leaked": leaked, "total": 60, "rate": leaked / 60, "lower": 0.0, "upper": 0.25}
+    rows = [row | {"chance": 1 / 60, "refused": leaked > 3}]
+    attack = {"schema_version": 1, "date": "2026-01-01", "material": "60 faces", "rows": rows}
+    digest = obscuring_digest(Setting("blur", 0.6))
+    attack["obscuring"] = [{"method": "blur", "strength": 0.6, "sha256": digest}]
+    write_json(Path("reports/attack.json"), attack)
 
 
 def code_lines(path: str) -> list[str]:
@@ -356,17 +370,28 @@ def test_results_edited_so_that_they_agree_with_each_other_are_not_those_that_dv
 
 
 def test_a_way_of_obscuring_that_the_attack_refuses_is_not_promoted(repo):
-    row = {"attack": "faces matched", "method": "blur", "strength": 0.6, "default_of": []}
-    row |= {"leaked": 9, "total": 60, "rate": 0.15, "lower": 0.08, "upper": 0.25}
-    attack = {"schema_version": 1, "date": "2026-01-01", "material": "60 faces"}
-    rows = [row | {"chance": 1 / 60, "refused": True}]
-    write_json(Path("reports/attack.json"), attack | {"rows": rows})
+    keep_attack(leaked=9)
     report = run()
     assert report["outcome"] == "REFUSED"
     assert report["reasons"] == [
         "face: blur 0.6, worst of 1 attacks on it: faces matched 9 of 60, chance 0.017"
     ]
     assert champion() is None
+
+
+def test_without_an_attack_nothing_is_promoted_unless_the_setting_says_that_it_may(repo):
+    Path("reports/attack.json").unlink()
+    report = run()
+    assert report["outcome"] == "REFUSED"
+    assert "face: blur 0.6 was not attacked. Run python -m evaluation.attack" in reasons(report)
+    report = run(replace(SETTINGS, promotion=replace(CONFIG, attack="optional")))
+    assert report["outcome"] == "PROMOTED"
+    assert "blur 0.6, by which face is obscured, was not attacked" in report["warnings"][0]
+    assert "warning: blur 0.6" in report["text"]
+
+
+def test_the_code_that_decides_what_was_measured_exists():
+    assert [name for name in MEASURING if not (ROOT / name).is_file()] == []
 
 
 def test_a_reference_set_that_is_not_the_released_one_is_refused(repo, turn):
