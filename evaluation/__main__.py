@@ -94,7 +94,7 @@ def evaluate(
     from data.layout import PICTURES
     from evaluation.measures.thumbnails import shows_written
     from evaluation.panoramas import as_panorama, projection_of_image
-    from evaluation.report.pictures import judge_picture, rewritten_as
+    from evaluation.report.pictures import is_rgb, judge_picture, rewritten_as
     from evaluation.truth import truth_of
 
     detector = Detector.from_bundle(bundle)
@@ -115,6 +115,7 @@ def evaluate(
             bundle.card,
             taxonomy,
             rewrite=rewritten_as(picture),
+            pixels=picture.pixels if is_rgb(picture) else None,
             thumbnail=shows_written(picture, path.read_bytes(), seed=seed),
             seed=seed,
         )

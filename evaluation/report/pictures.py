@@ -21,6 +21,7 @@ from evaluation.coverage import (
     written_coverage,
 )
 from evaluation.judging import ClassJudgement, check_detections, judge
+from evaluation.measures.utility import Kept, kept_outside
 from evaluation.panoramas import drawn_finds
 from evaluation.report.rows import FindRow, ObjectRow, PictureRow
 from evaluation.truth import PictureTruth
@@ -67,6 +68,7 @@ def judge_picture(
     taxonomy: Taxonomy,
     *,
     rewrite: Rewrite,
+    pixels: Pixels | None = None,
     thumbnail: bool | None = None,
     seed: int = 0,
 ) -> PictureResult:
@@ -78,6 +80,8 @@ def judge_picture(
         card: The bundle's thresholds and margins.
         taxonomy: Geometry and identifiable rule of the truth; obscuring follows the card.
         rewrite: Writes pixels as the anonymizer does and reads them back (`rewritten_as`).
+        pixels: The picture itself, uint8 (H, W, 3), where `rewrite` writes it as the anonymizer
+            does; None leaves what the written file keeps of it unmeasured.
         thumbnail: What the check of its embedded thumbnail said (`thumbnails.shows_written`).
         seed: Of the noise pictures.
 
@@ -98,10 +102,19 @@ def judge_picture(
         drawn, card.taxonomy, height=height, width=width, mask_threshold=card.mask_threshold
     )
     hidden = coverage_shares(patches, unrolled(regions, truth.seam))
-    written = _written(truth, drawn, card, rewrite, seed)
+
+    def hide(shown: Pixels) -> Pixels:
+        return _hidden(shown, drawn, card, seed)
+
+    def kept(outside: NDArray[np.bool_]) -> Kept | None:
+        return None if pixels is None else kept_outside(pixels, rewrite(hide(pixels)), outside)
+
+    written = written_coverage(
+        patches, height=height, width=width, obscure=hide, rewrite=rewrite, seed=seed
+    )
     objects = _object_rows(truth, judged, at_all_scores, hidden, written)
     return PictureResult(
-        picture=_picture_row(truth, drawn, card, taxonomy),
+        picture=_picture_row(truth, drawn, card, taxonomy, kept),
         objects=objects,
         finds=tuple(_find_rows(truth, shipped, judged)),
         all_finds=tuple(_find_rows(truth, merged, at_all_scores)),
@@ -110,24 +123,11 @@ def judge_picture(
     )
 
 
-def _written(
-    truth: PictureTruth, drawn: Detections, card: Card, rewrite: Rewrite, seed: int
-) -> NDArray[np.float64]:
+def _hidden(pixels: Pixels, drawn: Detections, card: Card, seed: int) -> Pixels:
     from anonymization.obscuring.obscure import obscure
 
-    def hide(pixels: Pixels) -> Pixels:
-        return np.asarray(
-            obscure(pixels, drawn, card.taxonomy, mask_threshold=card.mask_threshold, seed=seed)
-        )
-
-    return written_coverage(
-        [thing.patch for thing in truth.objects],
-        height=truth.image.height,
-        width=truth.image.width,
-        obscure=hide,
-        rewrite=rewrite,
-        seed=seed,
-    )
+    hidden = obscure(pixels, drawn, card.taxonomy, mask_threshold=card.mask_threshold, seed=seed)
+    return np.asarray(hidden)
 
 
 def rewritten_as(picture: Picture) -> Rewrite:
@@ -139,11 +139,16 @@ def rewritten_as(picture: Picture) -> Rewrite:
     from anonymization.formats.picture import decode, encode
 
     def rewrite(pixels: Pixels) -> Pixels:
-        if picture.native.shape == pixels.shape and picture.encoding.mode == "RGB":
+        if is_rgb(picture):
             return decode(encode(picture, pixels), name="written noise").pixels
         return through_png(pixels)
 
     return rewrite
+
+
+def is_rgb(picture: Picture) -> bool:
+    """Return whether a picture's own pixels are the 8-bit RGB that networks and people see."""
+    return picture.native.shape == picture.pixels.shape and picture.encoding.mode == "RGB"
 
 
 def through_png(pixels: Pixels) -> Pixels:
@@ -218,9 +223,13 @@ def _find_rows(
 
 
 def _picture_row(
-    truth: PictureTruth, drawn: Detections, card: Card, taxonomy: Taxonomy
+    truth: PictureTruth,
+    drawn: Detections,
+    card: Card,
+    taxonomy: Taxonomy,
+    kept: Callable[[NDArray[np.bool_]], Kept | None],
 ) -> PictureRow:
-    """Count pixels in no object; only where every gated class is labelled can that be known."""
+    """Compare pixels in no object; only where every gated class is labelled can that be known."""
     labelled = frozenset(truth.image.labelled)
     if not truth.fully_labelled(taxonomy.gated):
         return PictureRow(truth.image.sha256, labelled, None, None, truth.panorama)
@@ -238,4 +247,5 @@ def _picture_row(
         int(np.count_nonzero(background)),
         int(np.count_nonzero(background & hidden)),
         truth.panorama,
+        kept(background),
     )

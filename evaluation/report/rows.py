@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from anonymization.panorama.projection import Equirectangular
+from evaluation.measures.utility import Kept
 
 Box = tuple[float, float, float, float]
 
@@ -90,6 +91,7 @@ class PictureRow:
         background_px: Pixels in no true object; None where that cannot be known.
         background_hidden_px: Those of them that are fully obscured; None likewise.
         panorama: How it is projected; None for a flat picture.
+        kept: What the written file keeps outside of true objects; None where that cannot be known.
     """
 
     sha256: str
@@ -97,3 +99,4 @@ class PictureRow:
     background_px: int | None
     background_hidden_px: int | None
     panorama: Equirectangular | None = None
+    kept: Kept | None = None

@@ -16,6 +16,7 @@ from evaluation.measures.causes import miss_causes
 from evaluation.measures.confusion import confusion_matrix
 from evaluation.measures.slices import slice_table, slice_values
 from evaluation.measures.tracks import track_table, tracks_of
+from evaluation.measures.utility import utility_kept
 from evaluation.metrics import (
     average_precision,
     coverage_curve,
@@ -73,6 +74,7 @@ def summarize(
             finds, pictures, taxonomy.names, taxonomy.gated
         ),
         "non_object_share_obscured": non_object_share_obscured(pictures),
+        "utility_kept": utility_kept(picture.kept for picture in pictures),
         "written_output_verified": {
             "pictures": sum(bool(result.objects) for result in results),
             "failed": [*(_failed(row) for row in failed), *_failed_thumbnails(results)],
@@ -190,6 +192,8 @@ def metrics_to_log(summary: Mapping[str, Any]) -> dict[str, float | None]:
     metrics: dict[str, float | None] = {
         "false_finds_per_picture": summary["false_finds_per_picture"]["value"],
         "non_object_share_obscured": summary["non_object_share_obscured"]["value"],
+        "utility_kept/unchanged_share": summary["utility_kept"]["unchanged"],
+        "utility_kept/psnr_db": summary["utility_kept"]["psnr_db"],
         "written_output_failed": len(summary["written_output_verified"]["failed"]),
     }
     for name, values in summary["classes"].items():

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from PIL import Image as Pillow
 from anonymization.card import Card, GraphCard, GraphInput
 from anonymization.detection.detector import Detections
 from anonymization.files import read_json
+from anonymization.formats.picture import read_picture
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from evaluation.config import EvaluationConfig, EvaluationConfigError
 from evaluation.report.gallery import Album, obscure_boxes, published, worst_misses
 from evaluation.report.page import ratio, ratio_up, write_report
-from evaluation.report.pictures import PictureResult, judge_picture, through_png
+from evaluation.report.pictures import PictureResult, judge_picture, rewritten_as, through_png
 from evaluation.report.summary import metrics_to_log, summarize
 from evaluation.truth import TruthError, check_reference, truth_of
 
@@ -65,6 +67,48 @@ def test_a_perfect_model_recalls_everything_and_hides_nothing_else() -> None:
     assert found["false_finds_per_picture"]["value"] == 0
     assert found["non_object_share_obscured"] == {"value": 0.0, "pictures": 1}
     assert found["written_output_verified"] == {"pictures": 1, "failed": []}
+
+
+def test_what_the_written_file_keeps_outside_of_true_objects_is_read_from_it() -> None:
+    """Plates take 2 x 800 of 10,000 px; a false find paints 900 of the other 8,400 black."""
+    data = dataset()
+    truth = truth_of(data.images[0], data.annotations, TAXONOMY)
+    painted = Taxonomy({n: replace(TAXONOMY[n], method="solid") for n in TAXONOMY.names})
+    found = finds([*PLATES, (60.0, 60.0, 90.0, 90.0)], [0.9, 0.9, 0.9])
+    how: dict[str, Any] = {"rewrite": through_png, "pixels": np.full((*SIZE, 3), 255, np.uint8)}
+    card = replace(CARD, taxonomy=painted)
+    measured = summary(judge_picture(truth, found, card, TAXONOMY, **how))
+    # Of white and black the mean squared error is 255^2 x 900 / 8400: 10 log10(8400 / 900) dB.
+    assert measured["utility_kept"] == {"unchanged": 7500 / 8400, "psnr_db": 9.7, "pictures": 1}
+    assert metrics_to_log(measured)["utility_kept/psnr_db"] == 9.7
+    perfect = summary(judge_picture(truth, finds(PLATES, [0.9, 0.9]), card, TAXONOMY, **how))
+    assert perfect["utility_kept"] == {"unchanged": 1.0, "psnr_db": None, "pictures": 1}
+    unknown = summary(judged(finds(PLATES, [0.9, 0.9])))["utility_kept"]
+    assert unknown == {"unchanged": None, "psnr_db": None, "pictures": 0}
+
+
+def test_a_jpeg_is_unchanged_outside_of_the_blocks_that_hold_a_find(tmp_path: Path) -> None:
+    """Blocks of 16 x 16 px (4:2:0) around the plates: 64 x 32 and 64 x 48 of 96 x 96 px."""
+    noise = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    shown = Pillow.fromarray(noise).resize((96, 96), Pillow.Resampling.BICUBIC)
+    shown.save(tmp_path / "a.jpg", quality=90, subsampling=2)
+    picture = read_picture(tmp_path / "a.jpg")
+    image = Image(1, "a" * 64, "a.jpg", 96, 96, TAXONOMY.names)
+    truth = truth_of(image, dataset().annotations, TAXONOMY)
+    result = judge_picture(
+        truth,
+        finds(PLATES, [0.9, 0.9]),
+        CARD,
+        TAXONOMY,
+        rewrite=rewritten_as(picture),
+        pixels=picture.pixels,
+    )
+    kept = result.picture.kept
+    assert kept is not None
+    assert kept.pixels == 96 * 96 - 2 * 800
+    # Smooth enlarging of colour reaches one pixel beyond a block.
+    assert kept.unchanged >= 96 * 96 - 66 * 33 - 66 * 50
+    assert kept.squared_error > 0
 
 
 def test_a_model_that_finds_nothing_recalls_nothing() -> None:
