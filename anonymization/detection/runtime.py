@@ -83,6 +83,10 @@ class OnnxRuntime:
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
+        if _is_float(graph):
+            # Else weights stored in 8 bits would be widened at every run, and no layer that reads
+            # them would be laid out for this processor.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         available = ort.get_available_providers()
         providers = [p for p in GPU_PROVIDERS if p in available] + ["CPUExecutionProvider"]
         self._name = name
@@ -103,6 +107,15 @@ class OnnxRuntime:
         except Exception as error:
             raise _failed(self._name, feeds, error) from error
         return dict(zip(self._outputs, values, strict=True))
+
+
+def _is_float(graph: bytes) -> bool:
+    """Tell whether a graph counts in floats throughout, whatever its weights are stored in.
+
+    Only what is quantized on the way holds the operator's name; `DequantizeLinear`, which widens
+    stored weights, is spelt with a small q.
+    """
+    return b"QuantizeLinear" not in graph
 
 
 class OpenVinoRuntime:

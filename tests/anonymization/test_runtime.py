@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,48 @@ def adding_graph() -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     return bytes(model.SerializeToString())
+
+
+def stored_in_8_bits() -> bytes:
+    """A convolution whose weights are stored as whole numbers with one scale."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.arange(9, dtype=np.int8).reshape(1, 1, 3, 3)
+    graph = helper.make_graph(
+        [
+            helper.make_node("DequantizeLinear", ["stored", "scale"], ["weights"], name="widen"),
+            helper.make_node("Conv", ["image", "weights"], ["sum"], pads=[1, 1, 1, 1]),
+        ],
+        "stored",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, "H", "W"])],
+        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1, 1, "H", "W"])],
+        [
+            numpy_helper.from_array(weights, "stored"),
+            numpy_helper.from_array(np.array(0.5, np.float32), "scale"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def test_stored_weights_are_widened_once_and_not_at_every_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import onnx
+    import onnxruntime as ort
+
+    seen = tmp_path / "optimized.onnx"
+    load = ort.InferenceSession
+
+    def watched(graph: bytes, options: ort.SessionOptions, **rest: object) -> ort.InferenceSession:
+        options.optimized_model_filepath = str(seen)
+        return load(graph, options, **rest)
+
+    monkeypatch.setattr(ort, "InferenceSession", watched)
+    runtime = load_graph(stored_in_8_bits(), threads=1)
+    assert "DequantizeLinear" not in {node.op_type for node in onnx.load(seen).graph.node}
+    (value,) = runtime.run({"image": np.ones((1, 1, 1, 1), np.float32)})["sum"].ravel()
+    assert value == 4 * 0.5  # the middle weight alone meets the only pixel
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
