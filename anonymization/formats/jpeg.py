@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from anonymization.formats import turbojpeg
 from anonymization.formats.turbojpeg import TurboJpegError
+from anonymization.products import product
 
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
@@ -48,7 +49,8 @@ def _cosines() -> Floats:
     return np.asarray(table, np.float32)
 
 
-_DCT = _cosines()
+_DCT = np.kron(_cosines(), _cosines())
+"""The same in two dimensions, float32 (64, 64): frequency, sample; both row by row."""
 
 # Of a standard Huffman table (T.81, annex K.3): class and number, then how many codes per length.
 _STANDARD_TABLES = {
@@ -174,21 +176,24 @@ def read_frame(data: bytes) -> Frame:
     """
     tables: dict[int, Floats] = {}
     found: tuple[int, bytes] | None = None
-    standard, behind = True, 2
+    standard, behind, scanned = True, 2, 0
     for marker, content in segments(data):
         behind += 4 + len(content)
         if marker == _DQT:
             tables |= _quantization(content)
         elif marker == _DHT:
             standard = standard and _is_standard(content)
+        elif marker == _SOS:
+            scanned = content[0] if content else 0
         elif marker in _ALL_FRAMES:
             found = (marker, content)
     if found is None or found[0] not in FRAMES or len(found[1]) < 6:
         raise TurboJpegError("the frame is missing, lossless or hierarchical")
-    if data.find(bytes([0xFF, _DQT]), behind) >= 0:
-        raise TurboJpegError("quantization tables change between scans")
     marker, content = found
     precision, height, width, count = struct.unpack_from(">BHHB", content)
+    # A component keeps the table of its first scan; so none changes where one scan has them all.
+    if scanned < count and data.find(bytes([0xFF, _DQT]), behind) >= 0:
+        raise TurboJpegError("quantization tables change between scans")
     if precision != 8 or len(content) < 6 + 3 * count or count not in (1, 3, 4):
         raise TurboJpegError(f"frames of {count} components of {precision} bits are not handled")
     rows = [content[6 + 3 * i : 9 + 3 * i] for i in range(count)]
@@ -273,6 +278,7 @@ class _Blocks:
     """New coefficients, and where they go."""
 
     def __init__(self, coefficients: list[NDArray[np.int16]], touched: Bools, frame: Frame):
+        """Take the coefficients of each component, int16 (down, units, across, 64)."""
         self._coefficients = coefficients
         self._components = frame.components
         self._columns = np.nonzero(touched)[1]
@@ -297,34 +303,32 @@ class _Blocks:
         waiting: list[Bytes] = []
 
         def flush() -> None:
-            if waiting:
-                for part, planes in zip(
-                    parts, _encoded(np.concatenate(waiting), frame), strict=True
-                ):
-                    part.append(planes)
-                waiting.clear()
+            units = np.concatenate(waiting, axis=1)
+            for part, coefficients in zip(parts, _encoded(units, frame), strict=True):
+                part.append(coefficients)
+            waiting.clear()
 
         for row in np.nonzero(touched.any(axis=1))[0]:
             waiting.append(_units(stored, int(row), touched[row], rows, columns))
-            if sum(map(len, waiting)) >= _UNITS_AT_ONCE:
+            if sum(units.shape[1] for units in waiting) >= _UNITS_AT_ONCE * columns:
                 flush()
-        flush()
-        empty = np.empty((0, 1, 1, 64), np.int16)
-        return cls([np.concatenate(p) if p else empty for p in parts], touched, frame)
+        if waiting:
+            flush()
+        empty = np.empty((1, 0, 1, 64), np.int16)
+        return cls([np.concatenate(p, axis=1) if p else empty for p in parts], touched, frame)
 
     def visit(self, component: int, row: int, blocks: NDArray[np.int16]) -> None:
         """Put the new blocks of one row in place."""
+        if row not in self._due[component]:
+            return
         shape = self._components[component]
         unit_row, inside = divmod(row, shape.down)
-        if unit_row >= len(self._starts):
-            return
         part = slice(self._starts[unit_row], self._ends[unit_row])
-        if part.start == part.stop:
-            return
-        for step in range(shape.across):
-            target = self._columns[part] * shape.across + step
-            real = target < len(blocks)
-            blocks[target[real]] = self._coefficients[component][part, inside, step][real]
+        steps = np.arange(shape.across)
+        target = (self._columns[part, None] * shape.across + steps).ravel()
+        new = self._coefficients[component][inside, part].reshape(-1, 64)
+        real = target < len(blocks)
+        blocks[target[real]] = new if real.all() else new[real]
         self._due[component].discard(row)
 
     def check_all_used(self) -> None:
@@ -335,48 +339,63 @@ class _Blocks:
 
 
 def _units(stored: Bytes, row: int, wanted: Bools, rows: int, columns: int) -> Bytes:
-    """Cut the wanted units out of one row of them, the picture's last pixels repeated outward."""
+    """Cut the wanted units out of one row of them, the picture's last pixels repeated outward.
+
+    Returns:
+        The units side by side, uint8, shape (rows, units * columns[, C]).
+    """
     band = stored[row * rows : (row + 1) * rows]
     short, narrow = rows - band.shape[0], len(wanted) * columns - band.shape[1]
     if short or narrow:
         colours = [(0, 0)] * (band.ndim - 2)
         band = np.pad(band, [(0, short), (0, narrow), *colours], mode="edge")
     cut = band.reshape(rows, len(wanted), columns, *band.shape[2:])
-    return np.ascontiguousarray(cut[:, wanted].swapaxes(0, 1))
+    return np.ascontiguousarray(cut[:, wanted]).reshape(rows, -1, *band.shape[2:])
 
 
 def _encoded(units: Bytes, frame: Frame) -> Iterator[NDArray[np.int16]]:
-    """Yield the coefficients of each component, int16 (units, down, across, 64)."""
+    """Yield the coefficients of each component, int16 (down, units, across, 64).
+
+    Args:
+        units: As `_units` returns them.
+        frame: How the file stores them.
+    """
+    import cv2
+
     rows, columns = frame.unit
+    count = units.shape[1] // columns
     for plane, component in zip(_planes(units, frame.colorspace), frame.components, strict=True):
         down, across = component.down, component.across
-        fine_y, fine_x = rows // (8 * down), columns // (8 * across)
-        samples = plane.reshape(-1, down, 8, fine_y, across, 8, fine_x)
-        blocks = samples.mean(axis=(3, 6), dtype=np.float32).transpose(0, 1, 3, 2, 4) - 128
-        turned = np.ascontiguousarray(blocks) @ _DCT.T
-        both = _DCT @ turned
-        steps = np.rint(both.reshape(*both.shape[:3], 64) / component.table)
+        samples = plane.astype(np.float32)
+        if (8 * down, 8 * across) != (rows, columns):
+            # Area averaging by whole factors is the mean of each square.
+            size = (count * across * 8, down * 8)
+            samples = np.asarray(cv2.resize(samples, size, interpolation=cv2.INTER_AREA))
+        blocks = samples.reshape(down, 8, count * across, 8).swapaxes(1, 2).reshape(-1, 64)
+        steps = product(blocks, (_DCT / component.table[:, None]).T)
+        steps[:, 0] -= 8 * 128 / component.table[0]  # samples are stored about 0
         # Baseline codes hold 10 bits of AC and a DC of 11.
-        yield np.clip(steps, -1023, 1023).astype(np.int16)
+        np.clip(np.rint(steps, out=steps), -1023, 1023, out=steps)
+        yield steps.astype(np.int16).reshape(down, count, across, 64)
 
 
 def _planes(units: Bytes, colorspace: str) -> list[NDArray[np.uint8]]:
-    """Return the planes of units as the file stores them, each uint8 (units, rows, columns)."""
+    """Return the planes of units as the file stores them, each uint8 (rows, columns)."""
     import cv2
 
-    if units.ndim == 3:
+    if units.ndim == 2:
         return [units]
     if colorspace in ("CMYK", "YCCK"):
         units = np.bitwise_not(units)  # Adobe stores ink as darkness; Pillow turns it
-    black = [units[..., 3]] if units.shape[3] == 4 else []
-    colours: Bytes = units[..., :3]
+    black = [units[..., 3]] if units.shape[2] == 4 else []
+    colours: Bytes = np.ascontiguousarray(units[..., :3])
     if colorspace == "YCCK":
         colours = np.bitwise_not(colours)
+    order = (0, 1, 2)
     if colorspace in ("YCbCr", "YCCK"):
-        flat = np.ascontiguousarray(colours).reshape(-1, units.shape[2], 3)
-        turned = cv2.cvtColor(flat, cv2.COLOR_RGB2YCrCb).reshape(colours.shape)
-        colours = np.asarray(turned, np.uint8)[..., [0, 2, 1]]
-    return [*(colours[..., i] for i in range(3)), *black]
+        colours = np.asarray(cv2.cvtColor(colours, cv2.COLOR_RGB2YCrCb), np.uint8)
+        order = (0, 2, 1)
+    return [*(np.asarray(cv2.extractChannel(colours, i), np.uint8) for i in order), *black]
 
 
 def touched_units(before: NDArray[Any], after: NDArray[Any], unit: tuple[int, int]) -> Bools:
@@ -393,14 +412,27 @@ def touched_units(before: NDArray[Any], after: NDArray[Any], unit: tuple[int, in
     height, width = before.shape[:2]
     rows, columns = unit
     down, across = -(-height // rows), -(-width // columns)
-    turned = None if before.flags.c_contiguous else _turned_difference(before, after)
-    by_column = np.zeros((down, across * columns), bool)
+    if before.flags.c_contiguous and after.flags.c_contiguous:
+        old, new = _words(before), _words(after)
+        per_unit = columns * before.strides[1] // old.itemsize
+    else:
+        old, new = _turned_difference(before, after), np.zeros((height, 1), np.bool_)
+        per_unit = columns
+    found = np.zeros((down, across * per_unit), np.bool_)
     for row in range(down):
         band = slice(row * rows, (row + 1) * rows)
-        differs = np.asarray(before[band] != after[band]) if turned is None else turned[band]
-        found = np.asarray(differs.any(axis=0))
-        by_column[row, :width] = found if found.ndim == 1 else found.any(axis=1)
-    return np.asarray(by_column.reshape(down, across, columns).any(axis=2))
+        np.any(old[band] != new[band], axis=0, out=found[row, : old.shape[1]])
+    return np.asarray(found.reshape(down, across, per_unit).any(axis=2))
+
+
+def _words(pixels: NDArray[Any]) -> NDArray[Any]:
+    """View rows of pixels as the widest whole numbers that fill them; shape (H, numbers).
+
+    A unit's row is a multiple of eight bytes, so that no number reaches into the next unit.
+    """
+    flat = pixels.reshape(len(pixels), -1)
+    size = next(size for size in (8, 4, 2, 1) if flat.strides[0] % size == 0)
+    return flat.view(f"u{size}")
 
 
 def _turned_difference(before: NDArray[Any], after: NDArray[Any]) -> Bools:

@@ -134,8 +134,8 @@ def _read_jpeg(image: Image.Image, data: bytes, name: str, policy: MetadataPolic
         raise PictureError(
             f"{name} is a lossless or hierarchical JPEG (frame {kind:#x}), which is not handled"
         )
-    scans = data.count(b"\xff\xda")
-    if kind in jpeg.PROGRESSIVE and scans > turbojpeg.SCANS_MAX:
+    scans = data.count(b"\xff\xda") if kind in jpeg.PROGRESSIVE else 1
+    if scans > turbojpeg.SCANS_MAX:
         raise PictureError(f"{name} has {scans} scans; at most {turbojpeg.SCANS_MAX} are decoded")
     options = _jpeg_options(image)
     stored, mode = _jpeg_pixels(image, data, name)

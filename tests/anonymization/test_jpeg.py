@@ -321,3 +321,18 @@ def test_real_photographs_keep_their_pixels_and_show_no_seam(realdata: Path) -> 
             far = far_from(box, changed.shape)
             np.testing.assert_array_equal(shown[far], picture.native[far])
             assert np.abs(shown - changed)[~far].mean() < 3
+
+
+@pytest.mark.parametrize("width", [64, 62, 61, 60])  # rows of 8, 2, 1 and 4 bytes' multiples
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_single_changed_byte_touches_its_unit_alone(width: int, turned: bool) -> None:
+    before = np.zeros((40, width, 3), np.uint8)
+    for row, column, channel in ((0, 0, 0), (17, 31, 2), (16, 32, 0), (39, width - 1, 2)):
+        after = before.copy()
+        after[row, column, channel] = 1
+        pair, at = (before, after), (row // 16, column // 16)
+        if turned:
+            pair, at = (before.swapaxes(0, 1), after.swapaxes(0, 1)), (at[1], at[0])
+        touched = jpeg.touched_units(*pair, (16, 16))
+        assert touched.sum() == 1
+        assert touched[at]
