@@ -384,7 +384,7 @@ def _polygons(
         where = region(
             alone, index, plain, height=height, width=width, mask_threshold=mask_threshold
         )
-        mask = where.weight >= 1
+        mask = where.full
         drawn = Outline(where.x0, where.y0, mask) if mask.any() else None
     else:
         drawn = None

@@ -264,15 +264,14 @@ class Regions:
     ) -> Area | None:
         wanted = [(i, area) for i, area in here if area.kind == INTEREST]
         touched = any(
-            (self._pixels(i, width, height)[found.slices] & (found.weight > 0)).any()
-            for i, _ in wanted
+            (self._pixels(i, width, height)[found.slices] & found.touched).any() for i, _ in wanted
         )
         return wanted[0][1] if wanted and not touched else None
 
     def _inside(
         self, here: Iterable[tuple[int, Area]], found: Region, width: int, height: int
     ) -> Area | None:
-        touched = found.weight > 0
+        touched = found.touched
         if not touched.any():
             return None
         for i, area in here:

@@ -153,7 +153,7 @@ def region_of(
     found = region(
         detections, index, spec, height=height, width=width, mask_threshold=mask_threshold
     )
-    mask = np.asarray(found.weight) >= 1.0
+    mask = np.asarray(found.full)
     return Patch(int(found.x0), int(found.y0), mask) if mask.any() else None
 
 

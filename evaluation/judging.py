@@ -225,7 +225,7 @@ def find_patch(
     found = region(
         detections, index, plain, height=height, width=width, mask_threshold=mask_threshold
     )
-    return Patch(int(found.x0), int(found.y0), np.asarray(found.weight) >= 1.0)
+    return Patch(int(found.x0), int(found.y0), np.asarray(found.full))
 
 
 def covered_thresholds(

@@ -75,7 +75,7 @@ def instance_mask(
             mask_threshold=mask_threshold,
             outline=outlines.get(int(index)),
         )
-        canvas[where.slices][where.weight >= 1] = given[index]
+        canvas[where.slices][where.full] = given[index]
     return canvas
 
 
@@ -143,7 +143,7 @@ def overlay(
             outline=outlines.get(index),
         )
         contours, _ = cv2.findContours(
-            (where.weight >= 1).astype(np.uint8),
+            where.full.astype(np.uint8),
             cv2.RETR_EXTERNAL,
             cv2.CHAIN_APPROX_SIMPLE,
             offset=(where.x0, where.y0),

@@ -109,7 +109,7 @@ def obscure(
         else:
             side = hidden_side(detections, index, outlines)
             hidden = replacement(crop, spec, side, noise, scale=scale)
-        _blend(crop, hidden, where.weight)
+        _blend(crop, hidden, where)
     return done
 
 
@@ -136,7 +136,7 @@ def obscured_regions(
             mask_threshold=mask_threshold,
             outline=outlines.get(index),
         )
-        if where.weight.size:
+        if where.full.size:
             yield index, where
 
 
@@ -154,7 +154,7 @@ def obscured_mask(
     for _, where in obscured_regions(
         detections, taxonomy, height, width, mask_threshold=mask_threshold, outlines=outlines
     ):
-        union[where.slices] |= where.weight >= 1
+        union[where.slices] |= where.full
     return union
 
 
@@ -199,18 +199,19 @@ def _full_scale(pixels: Pixels) -> float:
     return max(1.0, float(finite.max(initial=0.0)))
 
 
-def _blend(crop: Pixels, hidden: Pixels, weight: Floats) -> None:
+def _blend(crop: Pixels, hidden: Pixels, where: Region) -> None:
     """Mix into a part of the picture by weight; exactly `hidden` where the weight is 1."""
-    full = weight >= 1
-    touched = weight > 0
-    if not np.array_equal(full, touched):
+    if where.faded is not None:
         # OpenCV's mixing has whole bytes and floats; each is mixed everywhere and taken where due.
         kind = np.uint8 if crop.dtype == np.uint8 else np.float32
         mixed = cv2.blendLinear(
-            hidden.astype(kind, copy=False), crop.astype(kind, copy=False), weight, 1 - weight
+            hidden.astype(kind, copy=False),
+            crop.astype(kind, copy=False),
+            where.faded,
+            1 - where.faded,
         )
-        _put(_as_type(mixed, crop), touched, crop)
-    _put(hidden, full, crop)
+        _put(_as_type(mixed, crop), where.touched, crop)
+    _put(hidden, where.full, crop)
 
 
 def _put(values: Pixels, where: Bools, crop: Pixels) -> None:
@@ -274,7 +275,7 @@ def _drawn(
     crop: Pixels, where: Region, random: np.random.Generator, scale: float, *, cmyk: bool
 ) -> Pixels:
     """Return a drawn plate in the crop's channels and type; takes nothing from its pixels."""
-    height, width = where.weight.shape
+    height, width = where.full.shape
     corners = where.corners_xy
     if corners is not None:
         corners = corners - np.array([where.x0, where.y0], np.float32)
