@@ -160,7 +160,7 @@ def with_segments(data: bytes, added: bytes) -> bytes:
     at = 2
     if data[2:4] == bytes([0xFF, APP0]):
         at = 4 + int.from_bytes(data[4:6], "big")
-    return SOI + added + data[at:]
+    return b"".join([SOI, added, memoryview(data)[at:]])
 
 
 def frame_kind(data: bytes) -> int | None:

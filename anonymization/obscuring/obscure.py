@@ -315,11 +315,34 @@ def coarse_grid(
     return np.asarray(np.clip(np.rint(means / step) * step, 0, scale), np.float32)
 
 
+LINES_MIN = 2**16
+"""Numbers of a crop below which adding whole lines saves less than the calls for it cost."""
+
+
 def _averaged(crop: Pixels, rows: int, columns: int) -> Floats:
+    """Return the mean of each cell, float32 (rows, columns[, C]); whole for whole pixels."""
     if crop.dtype == np.float32:
         crop = np.nan_to_num(crop, nan=0.0, posinf=0.0, neginf=0.0)
-    small = cv2.resize(crop, (columns, rows), interpolation=cv2.INTER_AREA)
+    if crop.dtype == np.float32 or crop.size < LINES_MIN:
+        small = cv2.resize(crop, (columns, rows), interpolation=cv2.INTER_AREA)
+    else:
+        # Down first, where whole lines are added: `resize` alone takes four times as long.
+        means = _mean_lines(crop.reshape(crop.shape[0], -1), rows)
+        means = means.reshape(rows, crop.shape[1], -1)
+        small = np.rint(cv2.resize(means, (columns, rows), interpolation=cv2.INTER_AREA))
     return np.asarray(small, np.float32).reshape((rows, columns, *crop.shape[2:]))
+
+
+def _mean_lines(lines: Pixels, count: int) -> Floats:
+    """Return the means of equal bands of lines, whose ends may lie inside of a line."""
+    edges = np.linspace(0, len(lines), count + 1, dtype=np.float32)
+    first, last = np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int)
+    totals = np.empty((count, lines.shape[1]), np.float32)
+    for total, low, high in zip(totals, first.tolist(), last.tolist(), strict=True):
+        cv2.reduce(lines[low:high], 0, cv2.REDUCE_SUM, total[None], cv2.CV_32F)
+    totals -= (edges[:-1] - first).astype(np.float32)[:, None] * lines[first]
+    totals -= (last - edges[1:]).astype(np.float32)[:, None] * lines[last - 1]
+    return np.asarray(totals / np.diff(edges)[:, None])
 
 
 def _resized(grid: Pixels, crop: Pixels, how: int) -> Pixels:

@@ -133,8 +133,9 @@ def paste_mask(
 def _sampling(low: float, high: float, cells: int, *, first: int, count: int) -> Floats:
     """Return bilinear weights of cells per pixel centre; float32 (count, cells)."""
     centres = np.arange(first, first + count) + 0.5
-    position = (centres - low) / max(high - low, 1e-6) * cells - 0.5
-    return np.clip(1 - np.abs(position[:, None] - np.arange(cells)), 0, None).astype(np.float32)
+    position = np.asarray((centres - low) / max(high - low, 1e-6) * cells - 0.5, np.float32)
+    weights = np.abs(position[:, None] - np.arange(cells, dtype=np.float32))
+    return np.asarray(np.maximum(np.subtract(1, weights, out=weights), 0, out=weights))
 
 
 def region(
@@ -177,10 +178,10 @@ def region(
     if x1 <= x0 or y1 <= y0:
         return _NOWHERE
     grid = _Grid(x0, y0, x1, y1)
-    if spec.shape == "box" and len(extent) == 1 and feather == 0:
-        return _plain_box(boxes[0], margin, grid)
     drawn = outline.on(x0, y0, x1, y1) if outline is not None else None
     inside = _inside(detections, index, spec, grid, mask_threshold, drawn)
+    if spec.shape != "ellipse" and inside is None and len(extent) == 1 and feather <= 0:
+        return _plain_box(boxes[0], margin, grid)
     corners = _rotated_corners(inside, grid, margin) if spec.shape == "rotated_box" else None
     if feather <= 0 and corners is None and inside is not None and len(boxes) == 1:
         # What was drawn is what is inside, where anything was.
