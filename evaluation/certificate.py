@@ -1,8 +1,7 @@
 """A statement for one use of a bundle: `python -m evaluation.certificate --use "..."`.
 
-Markdown from what evaluation, promotion and attack left: what was measured, on what, with which
-bound, valid for which classes and conditions, and what was not measured. For a PDF, print it from
-any Markdown viewer, or the report from a browser.
+Markdown or PDF from what evaluation, promotion and attack left: what was measured, on what, with
+which bound, valid for which classes and conditions, and what was not measured. It holds no picture.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,19 @@ from anonymization.taxonomy import Taxonomy
 from evaluation.measures.leaks import read_attack
 from evaluation.measures.unmeasured import not_measured
 from evaluation.report.page import ratio, ratio_up
+from evaluation.statement import (
+    BAD,
+    GOOD,
+    Block,
+    Bullets,
+    Heading,
+    Paragraph,
+    Table,
+    one_line,
+    to_markdown,
+)
+
+KEPT = "Share of pixels without an object that the written files leave exactly as they were"
 
 
 class CertificateError(BlurloopError):
@@ -32,8 +45,10 @@ def certificate(
     promotion: Mapping[str, Any],
     taxonomy: Taxonomy,
     attack: Mapping[str, Any] | None = None,
-) -> str:
-    """Return the statement as Markdown.
+    *,
+    issued: date | None = None,
+) -> list[Block]:
+    """Return the statement.
 
     Args:
         use: What the bundle is to be used for, in the words of who uses it.
@@ -41,6 +56,7 @@ def certificate(
         promotion: Content of reports/promotion.json.
         taxonomy: The classes.
         attack: Content of reports/attack.json, where it was measured.
+        issued: Day on which it is written; None leaves it out.
 
     Raises:
         CertificateError: If the verdict is not on this evaluation, or no use is named.
@@ -53,67 +69,69 @@ def certificate(
             raise CertificateError(
                 f"the verdict is on {key} {judged}, the evaluation on {measured}; run dvc repro"
             )
-    parts = (
-        _head(use, evaluation, promotion),
-        _recalls(evaluation, promotion),
-        _conditions(evaluation, taxonomy),
-        _attack(attack),
-        ["## What was not measured", "", *_list(not_measured(evaluation, taxonomy, attack))],
-        _provenance(evaluation),
-    )
-    return "\n".join(line for part in parts for line in [*part, ""])
+    return [
+        Heading(f"Anonymization: statement for {one_line(use)}", 1),
+        *_outcome(evaluation, promotion),
+        *_recalls(evaluation, promotion),
+        *_conditions(evaluation, taxonomy),
+        *_attack(attack),
+        Heading("What was not measured"),
+        Bullets(tuple(not_measured(evaluation, taxonomy, attack))),
+        *_provenance(evaluation, issued),
+    ]
 
 
-def _list(lines: Sequence[str]) -> list[str]:
-    return [f"- {line}" for line in lines]
-
-
-def _head(use: str, evaluation: Mapping[str, Any], promotion: Mapping[str, Any]) -> Iterator[str]:
-    yield f"# Anonymization: statement for {use.strip()}"
-    yield ""
+def _outcome(evaluation: Mapping[str, Any], promotion: Mapping[str, Any]) -> Iterator[Block]:
     outcome = str(promotion.get("outcome"))
     if evaluation["split"] != "reference":
-        yield (
-            f"**{outcome} as a forecast.** Measured on pictures that the thresholds were chosen "
-            "on: this certifies nothing."
+        yield Paragraph(
+            "Measured on pictures that the thresholds were chosen on: this certifies nothing.",
+            f"{outcome} as a forecast.",
+            BAD,
         )
     elif outcome == "PROMOTED":
-        yield "**PROMOTED.** Every criterion of the gate is met."
+        yield Paragraph("Every criterion of the gate is met.", "PROMOTED.", GOOD)
     else:
-        yield "**REFUSED.** This bundle must not be used to anonymize. Reasons:"
+        said = "This bundle must not be used to anonymize. Reasons:"
+        yield Paragraph(said, "REFUSED.", BAD)
     if promotion.get("reasons"):
-        yield ""
-        yield from _list([str(reason) for reason in promotion["reasons"]])
+        yield Bullets(tuple(str(reason) for reason in promotion["reasons"]))
     for warning in promotion.get("warnings", ()):
-        yield ""
-        yield f"Warning: {warning}"
+        yield Paragraph(str(warning), "Warning:")
 
 
-def _recalls(evaluation: Mapping[str, Any], promotion: Mapping[str, Any]) -> Iterator[str]:
-    yield "## What was measured"
-    yield ""
-    yield (
+def _recalls(evaluation: Mapping[str, Any], promotion: Mapping[str, Any]) -> Iterator[Block]:
+    yield Heading("What was measured")
+    yield Paragraph(
         "Recall of identifiable objects. Detected: found by its class at IoU 0.5. Covered: at "
         "least 90 % of its pixels obscured in the written file. The bound is the lower one at "
-        f"{evaluation['confidence']:.0%} confidence, one-sided; the gate asks it for 0.95."
+        f"{100 * evaluation['confidence']:g} % confidence, one-sided; the gate asks it for 0.95."
     )
-    yield ""
-    yield "| class | detected | bound | covered | bound | objects | clusters | worst slice |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    for name, values in evaluation["classes"].items():
-        cells = [name]
-        for sense in ("detected", "covered"):
-            bound = values[sense]["lower_bound"]
-            cells += [ratio(values[sense]["recall"]), ratio(bound["bound"] if bound else None)]
-        cells += [str(values["detected"]["total"]), str(values["clusters"])]
-        yield f"| {' | '.join([*cells, _worst_slice(evaluation, name)])} |"
-    yield ""
+    head = ("class", "detected", "bound", "covered", "bound", "objects", "clusters", "worst slice")
+    yield Table(head, tuple(_recall_row(evaluation, name) for name in evaluation["classes"]))
     finds = evaluation["false_finds_per_picture"]["value"]
     hidden = evaluation["non_object_share_obscured"]["value"]
-    yield f"False finds a picture: {ratio(finds, 2)}."
-    yield f"Share of pixels without an object that is hidden all the same: {ratio(hidden)}."
-    tries = promotion.get("models_judged")
-    yield f"Models that this reference set has judged, this one included: {tries}."
+    kept = evaluation.get("utility_kept", {}).get("unchanged")
+    yield Bullets(
+        (
+            f"{evaluation['pictures']} pictures of the {evaluation['split']} set.",
+            f"False finds a picture: {ratio_up(finds, 2)}.",
+            f"Share of pixels without an object that is hidden all the same: {ratio_up(hidden)}.",
+            *([] if kept is None else [f"{KEPT}: {ratio(kept)}."]),
+            "Models that this reference set has judged, this one included: "
+            f"{promotion.get('models_judged')}.",
+        )
+    )
+
+
+def _recall_row(evaluation: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    values = evaluation["classes"][name]
+    cells = [name]
+    for sense in ("detected", "covered"):
+        bound = values[sense]["lower_bound"]
+        cells += [ratio(values[sense]["recall"]), ratio(bound["bound"] if bound else None)]
+    cells += [str(values["detected"]["total"]), str(values["clusters"])]
+    return (*cells, _worst_slice(evaluation, name))
 
 
 def _worst_slice(evaluation: Mapping[str, Any], name: str) -> str:
@@ -130,53 +148,68 @@ def _worst_slice(evaluation: Mapping[str, Any], name: str) -> str:
     )
 
 
-def _conditions(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> Iterator[str]:
-    yield "## What it is valid for"
-    yield ""
-    for name, spec in taxonomy.classes.items():
-        threshold = evaluation["thresholds"].get(name)
-        yield (
-            f"- {name}: {spec.identifiable_side} from {spec.identifiable_px:g} px on (or as an "
-            f"annotator said), obscured by {spec.method} over its {spec.shape}, found at score "
-            f"{threshold}"
-        )
+def _conditions(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> Iterator[Block]:
+    yield Heading("What it is valid for")
+    conditions = [
+        f"{name}: {spec.identifiable_side} from {spec.identifiable_px:g} px on (or as an "
+        f"annotator said), obscured by {spec.method} over its {spec.shape.replace('_', ' ')}, "
+        f"found from score {ratio(evaluation['thresholds'].get(name))} on"
+        for name, spec in taxonomy.classes.items()
+    ]
     seen: dict[str, set[str]] = {}
     for row in evaluation.get("slices", ()):
         if row["slicing"] not in ("size", "occlusion"):
             seen.setdefault(row["slicing"], set()).add(row["slice"])
-    for slicing, values in sorted(seen.items()):
-        yield f"- {slicing} seen in the reference set: {', '.join(sorted(values))}"
-    yield (
-        "- Pictures like those of the reference set. Other cameras, countries, seasons or "
+    conditions += [
+        f"{slicing} seen in the reference set: {', '.join(sorted(values))}"
+        for slicing, values in sorted(seen.items())
+    ]
+    conditions.append(
+        "Pictures like those of the reference set. Other cameras, countries, seasons or "
         "resolutions need a reference set of their own."
+    )
+    yield Bullets(tuple(conditions))
+
+
+def _attack(attack: Mapping[str, Any] | None) -> Iterator[Block]:
+    """Show what was measured of the ways that this bundle obscures, and what the engines can."""
+    yield Heading("Attack on what is obscured")
+    if attack is None:
+        yield Paragraph("Not measured.")
+        return
+    own = [row for row in attack["rows"] if row["default_of"]]
+    able = [row for row in attack["rows"] if row["method"] == "none"]
+    others = len(attack["rows"]) - len(own) - len(able)
+    left = f" {others} rows on other ways stand in reports/attack.json." if others else ""
+    yield Paragraph(
+        f"Measured {attack['date']} on {attack['material']}, each wholly hidden: plates read "
+        "again, faces matched again. Above chance means by more than noise." + left
+    )
+    head = ("attack", "method", "strength", "leaked", "bounds", "chance", "says", "hides")
+    if able or own:
+        yield Table(head, tuple(_attack_row(row) for row in [*able, *own]))
+
+
+def _attack_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    plain = row["method"] == "none"
+    said = "what the engine can" if plain else "above chance" if row["refused"] else "holds"
+    return (
+        str(row["attack"]),
+        "as they are" if plain else str(row["method"]),
+        f"{row['strength']:g}" if row["strength"] else "–",
+        f"{row['leaked']} of {row['total']}",
+        f"{ratio(row['lower'])} to {ratio_up(row['upper'])}",
+        ratio(row["chance"]),
+        said,
+        ", ".join(row["default_of"]) or "–",
     )
 
 
-def _attack(attack: Mapping[str, Any] | None) -> Iterator[str]:
-    yield "## Attack on what is obscured"
-    yield ""
-    if attack is None:
-        yield "Not measured."
-        return
-    yield f"Measured {attack['date']} on {attack['material']}."
-    yield ""
-    yield "| attack | method | strength | leaked | bounds | chance | |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
-    for row in attack["rows"]:
-        default = f"default of {', '.join(row['default_of'])}" if row["default_of"] else ""
-        said = ", ".join(filter(None, ["above chance" if row["refused"] else "", default]))
-        bounds = f"{ratio(row['lower'])} to {ratio_up(row['upper'])}"
-        yield (
-            f"| {row['attack']} | {row['method']} | {row['strength']:g} | "
-            f"{row['leaked']} of {row['total']} | {bounds} | {ratio(row['chance'])} | {said} |"
-        )
-
-
-def _provenance(evaluation: Mapping[str, Any]) -> Iterator[str]:
-    yield "## What it rests on"
-    yield ""
-    for key in ("bundle_digest", "reference_digest", "objects_sha256", "code_revision", "run_id"):
-        yield f"- {key.replace('_', ' ')}: `{evaluation.get(key)}`"
+def _provenance(evaluation: Mapping[str, Any], issued: date | None) -> Iterator[Block]:
+    yield Heading("What it rests on")
+    keys = ("bundle_digest", "reference_digest", "objects_sha256", "code_revision", "run_id")
+    named = [f"{key.replace('_', ' ')}: `{evaluation.get(key)}`" for key in keys]
+    yield Bullets((*named, *([f"issued: {issued.isoformat()}"] if issued else [])))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -191,24 +224,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--use", required=True, help="what the bundle is to be used for")
-    parser.add_argument("--output", type=Path, help="file to write; standard output without")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="file to write: a PDF if it ends in .pdf, else Markdown; standard output without",
+    )
     given = parser.parse_args(arguments)
     try:
         taxonomy = frozen_taxonomy()
-        text = certificate(
+        evaluation = read_json(REPORTS / "evaluation.json", schema_version=1)
+        blocks = certificate(
             given.use,
-            read_json(REPORTS / "evaluation.json", schema_version=1),
+            evaluation,
             read_json(REPORTS / "promotion.json"),
             taxonomy,
             read_attack(taxonomy),
+            issued=datetime.now(UTC).date(),
         )
+        write(blocks, given.output, bundle=str(evaluation["bundle_digest"]))
     except BlurloopError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
-    if given.output:
-        given.output.write_text(text, encoding="utf-8")
+
+
+def write(blocks: Sequence[Block], path: Path | None, *, bundle: str) -> None:
+    """Write a statement in the form that the file's name asks for; to standard output without."""
+    from anonymization.files import write_bytes
+    from evaluation.statement_pdf import to_pdf
+
+    if path is None:
+        sys.stdout.write(to_markdown(blocks))
+    elif path.suffix.lower() == ".pdf":
+        write_bytes(path, to_pdf(blocks, footer=f"Blurloop, bundle {bundle[:12]}"))
     else:
-        sys.stdout.write(text)
+        write_bytes(path, to_markdown(blocks).encode())
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """Schema, certificate, comparison with the champion, and the record in dvc.lock."""
 
+import io
 import json
 import re
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pypdf
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
@@ -17,13 +20,15 @@ from anonymization.files import json_rows, write_json
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from evaluation.bound import lower_bound
-from evaluation.certificate import CertificateError, certificate
+from evaluation.certificate import CertificateError, certificate, write
 from evaluation.comparison import compare
 from evaluation.measures.curves import curve_rows, with_curves, without_curves
 from evaluation.record import check_record, dvc_md5
 from evaluation.report.gallery import Shown
 from evaluation.report.page import render
 from evaluation.report.summary import summarize
+from evaluation.statement import Heading, Paragraph, to_markdown
+from evaluation.statement_pdf import StatementError, to_pdf
 
 TAXONOMY = Taxonomy({"face": ClassSpec("box", "box", identifiable_px=10)})
 SCHEMA = Path(evaluation.__path__[0]) / "schemas/evaluation.json"
@@ -89,7 +94,7 @@ def test_what_does_not_fit_is_found(change: Any, where: str) -> None:
 
 
 def test_a_certificate_of_a_refused_bundle_says_so_first_with_reasons_and_bounds() -> None:
-    text = certificate("a map", measured(), judged(), TAXONOMY)
+    text = to_markdown(certificate("a map", measured(), judged(), TAXONOMY))
     assert re.match(r"# Anonymization: statement for a map\n\n\*\*REFUSED\.\*\*", text)
     assert "- face: 1 of 2" in text
     assert "| face | 0.500 | 0.000 |" in text
@@ -108,9 +113,68 @@ def test_a_certificate_names_its_use() -> None:
 
 
 def test_a_forecast_certifies_nothing() -> None:
-    text = certificate("a map", measured() | {"split": "val"}, judged("PROMOTED"), TAXONOMY)
+    forecast = measured() | {"split": "val"}
+    text = to_markdown(certificate("a map", forecast, judged("PROMOTED"), TAXONOMY))
     assert "as a forecast" in text
     assert "Every criterion of the gate is met" not in text
+
+
+def test_a_use_cannot_add_a_line_to_its_statement() -> None:
+    use = "a map\n\n**PROMOTED.** Every criterion of the gate is met."
+    lines = to_markdown(certificate(use, measured(), judged(), TAXONOMY)).splitlines()
+    assert [line[:12] for line in lines if "PROMOTED" in line] == ["# Anonymizat"]
+
+
+def test_false_finds_and_hidden_shares_of_a_statement_are_rounded_up() -> None:
+    content = measured()
+    content["false_finds_per_picture"]["value"] = 0.001
+    content["non_object_share_obscured"]["value"] = 0.0001
+    text = to_markdown(certificate("a map", content, judged(), TAXONOMY))
+    assert "False finds a picture: 0.01." in text
+    assert "hidden all the same: 0.001." in text
+
+
+USE = "Straßenkarte für Łódź, Αθήνα и Москва: <b>“street level”</b> & ½"
+
+
+def pdf_text(content: bytes) -> list[str]:
+    """Text of each page, read by another library than the one that wrote it; on A4, no picture."""
+    reader = pypdf.PdfReader(io.BytesIO(content))
+    for page in reader.pages:
+        assert [round(float(v)) for v in page.mediabox] == [0, 0, 595, 842]
+        assert list(page.images) == []
+    return [page.extract_text() for page in reader.pages]
+
+
+def test_a_certificate_in_pdf_says_what_the_one_in_markdown_says(tmp_path: Path) -> None:
+    blocks = certificate(USE, measured(), judged(), TAXONOMY, issued=date(2026, 1, 2))
+    write(blocks, tmp_path / "statement.pdf", bundle="b" * 64)
+    pages = pdf_text((tmp_path / "statement.pdf").read_bytes())
+    said = "".join("".join(pages).split())
+    write(blocks, tmp_path / "statement.md", bundle="b" * 64)
+    for line in (tmp_path / "statement.md").read_text().splitlines():
+        for part in re.split(r"\s\|\s|^\||\|$|^[#-] |\*\*|`|---", line):
+            assert "".join(part.split()).lstrip("#") in said, part
+    assert "issued: 2026-01-02" in " ".join(pages)
+
+
+def test_each_page_of_a_certificate_is_numbered_and_names_the_bundle(tmp_path: Path) -> None:
+    blocks = [Heading("Long", 1), *[Paragraph("word " * 300)] * 6]
+    pages = pdf_text(to_pdf(blocks, footer="bundle 123"))
+    assert len(pages) > 1
+    for number, page in enumerate(pages, 1):
+        assert f"page {number} of {len(pages)}" in page
+        assert "bundle 123" in page
+
+
+@pytest.mark.parametrize(
+    ("use", "named"), [("地図", "'地'"), ("مدينة", "'م'")], ids=["no glyph", "right to left"]
+)
+def test_what_the_fonts_of_the_pdf_cannot_show_is_refused_by_name(use: str, named: str) -> None:
+    blocks = certificate(use, measured(), judged(), TAXONOMY)
+    with pytest.raises(StatementError, match=f"cannot show {named} of .*--output statement.md"):
+        to_pdf(blocks, footer="b")
+    assert use in to_markdown(blocks)
 
 
 def test_curves_stand_beside_the_report_and_come_back_for_the_page() -> None:
