@@ -87,6 +87,7 @@ def render(
     )
     environment.filters["ratio"] = ratio
     environment.filters["ratio_up"] = ratio_up
+    environment.filters["criterion"] = criterion
     environment.globals["polyline"] = polyline
     return environment.get_template("report.html").render(
         summary=summary,
@@ -122,6 +123,23 @@ def ratio_up(value: float | None, digits: int = 3) -> str:
         return "–"
     scale = 10**digits
     return f"{max(0.0, np.ceil(value * scale - 1e-9)) / scale:.{digits}f}"
+
+
+COUNTS = ("proof", "written_output", "leak")
+LESS_IS_BETTER = ("false_finds", "non_object_share", "attack")
+
+
+def criterion(value: float | None, name: str, *, limit: bool = False) -> str:
+    """Return a value of the gate, or its limit, as text: counts whole, others never flattered.
+
+    >>> criterion(438.0, "proof"), criterion(2.6701, "false_finds"), criterion(0.9709, "recall")
+    ('438', '2.671', '0.970')
+    >>> criterion(1 / 60, "attack", limit=True)
+    '0.016'
+    """
+    if value is not None and name in COUNTS:
+        return f"{value:g}"
+    return ratio_up(value) if name in LESS_IS_BETTER and not limit else ratio(value)
 
 
 def polyline(

@@ -229,9 +229,22 @@ def test_the_page_of_a_verdict_shows_outcome_criteria_champion_and_attack() -> N
     )  # fmt: skip
     for text in ("REFUSED", "Beside the champion, version 7", "Lost against the champion"):
         assert text in page
-    assert '<span class="count">plate</span>' in page
+    assert '<span class="count who">plate</span>' in page
     assert page.index("REFUSED") < page.index("Recall of identifiable objects")
     assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+def test_the_page_is_set_for_paper_and_repeats_the_head_of_a_table_on_each_sheet() -> None:
+    criteria = [
+        {"name": name, "passed": True, "reason": "", "value": value, "limit": limit}
+        | {"class_name": None, "sense": None, "bound": None}
+        for name, value, limit in (("proof", 438.0, 100.0), ("false_finds", 2.6701, 3.0))
+    ]
+    page = render(measured(), TAXONOMY, [], raw=False, verdict=judged(criteria=criteria))
+    assert "@page { size: A4;" in page
+    assert page.count("<tr><th") == page.count("<thead><tr><th") >= 8
+    assert "<td>438</td>" in page
+    assert "<td>2.671</td>" in page
 
 
 @pytest.fixture
