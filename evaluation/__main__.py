@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from anonymization.taxonomy import Taxonomy
@@ -53,7 +54,7 @@ def main(
     bundle = Bundle.load(BUNDLE)
     check_classes(bundle, taxonomy)
     inputs = {split: sha256_of_file(path), "bundle": bundle.card.digest}
-    with stage_run("evaluation", tracking, inputs=inputs) as run:
+    with stage_run("evaluation", tracking, params=asdict(evaluation), inputs=inputs) as run:
         results = list(evaluate(bundle, dataset, taxonomy, evaluation, seed=seed))
         summary = _provenance(bundle, dataset, taxonomy, split, run)
         summary["confidence"] = evaluation.confidence

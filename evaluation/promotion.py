@@ -33,6 +33,7 @@ from anonymization.taxonomy import Taxonomy
 from conf import stage
 from data.layout import ARTIFACTS, BUNDLE, PREPARED, REFERENCE, REPORTS, WORK
 from data.tracking import (
+    StageRun,
     TrackingConfig,
     changed_code,
     database_file,
@@ -62,6 +63,7 @@ from evaluation.gate import (
     Verdict,
     judge,
 )
+from evaluation.headline import headline_metrics, verdict_note
 from evaluation.measures.leaks import ATTACK, read_attack
 from evaluation.record import recorded_outputs
 from evaluation.registry import variant_alias
@@ -161,6 +163,7 @@ def input_digest(settings: Settings) -> str:
         "binding",
         "comparison",
         "gate",
+        "headline",
         "measures/curves",
         "measures/leaks",
         "paired",
@@ -169,6 +172,7 @@ def input_digest(settings: Settings) -> str:
         "registry",
         "report/page",
         "serving",
+        "statement",
         "verdict_page",
     )
     changed = changed_code(evaluated_code(read_json(EVALUATION))) if EVALUATION.is_file() else []
@@ -471,6 +475,7 @@ def _recorded(
         return
     with stage_run("promotion", settings.tracking, params=asdict(settings.promotion)) as run:
         _record(run, settings, turn, verdict)
+        _record_turn(client, experiment, str(run.parent_id), turn, verdict)
         yield str(run.run_id)
         run.log_artifact(REPORT)
         if page_of(turn).is_file():
@@ -500,6 +505,16 @@ def _record(run: Any, settings: Settings, turn: Turn, verdict: Verdict) -> None:
     run.log_dict(objects, "objects.json")
     for path in (EVALUATION, VALIDATION):
         run.log_artifact(path)
+
+
+def _record_turn(client: Any, experiment: str, run_id: str, turn: Turn, verdict: Verdict) -> None:
+    """Record the headline on the turn's own run, which people list, sort and compare."""
+    parent = StageRun(client, run_id, None)
+    parent.log_metrics(headline_metrics(turn.evaluation))
+    parent.set_tag("verdict", verdict.outcome)
+    parent.set_tag("mlflow.note.content", verdict_note(shipped_verdict(verdict, turn)))
+    # Without it MLflow 3 opens the experiment on its pages for chat models.
+    client.set_experiment_tag(experiment, "mlflow.experimentKind", "custom_model_development")
 
 
 def _ship(verdict: Verdict, turn: Turn) -> None:

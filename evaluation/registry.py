@@ -18,12 +18,20 @@ from anonymization.card import FP32
 from anonymization.errors import BlurloopError
 from anonymization.files import read_json, write_json
 from data.tracking import TrackingConfig, experiment_id, open_client, registry_lock, tracking_uri
+from evaluation.headline import verdict_note
 
 OBJECTS = "objects.json"
 VERDICT = "verdict.json"
 
 REQUIREMENTS = ("numpy", "onnxruntime", "opencv-python-headless", "pillow", "mlflow")
 """What a server of the model installs; given by hand, as MLflow would import everything to ask."""
+
+DESCRIPTION = (
+    "Finds and obscures what may identify somebody in street imagery. The alias `champion`, and "
+    "`champion-<variant>` for each variant, is what the gate promoted last: "
+    "`anonymize --model models:/<name>@champion`."
+)
+"""Of the registered model."""
 
 
 class RegistryError(BlurloopError):
@@ -95,22 +103,26 @@ def register(
     found = version_of_bundle(client, model, str(verdict["bundle_digest"]))
     keys = ("bundle_digest", "reference_digest", "code_revision", "outcome")
     tags = {key: str(verdict[key]) for key in keys} | {"judged_run": run_id}
+    note = verdict_note(verdict)
     if found is not None:
         for key, value in tags.items():
             if found.tags.get(key) != value:
                 client.set_model_version_tag(model, found.version, key, value)
+        if found.description != note:
+            client.update_model_version(model, found.version, note)
         return found
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "model"
         save_model(folder, bundle, verdict)
         client.log_artifacts(run_id, str(folder), "model")
     try:
-        client.create_registered_model(model)
+        client.create_registered_model(model, description=DESCRIPTION)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
-    return client.create_model_version(model, source=source, run_id=run_id, tags=tags)
+    about = {"run_id": run_id, "tags": tags, "description": note}
+    return client.create_model_version(model, source=source, **about)
 
 
 def move_alias(

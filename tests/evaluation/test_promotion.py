@@ -226,6 +226,26 @@ def test_a_refusal_is_recorded_as_fully_as_a_promotion_and_moves_nothing(repo, t
     assert {"verdict.json", "verdict.txt", "objects.json", "evaluation.json"} <= names
 
 
+def test_the_run_of_a_turn_carries_the_headline_that_turns_are_compared_by(repo):
+    report = run()
+    client = open_client()
+    stage = client.get_run(report["run_id"])
+    turn_run = client.get_run(stage.data.tags["mlflow.parentRunId"])
+    metrics = turn_run.data.metrics
+    bound = report["classes"]["face"]["covered"]["lower_bound"]["bound"]
+    assert metrics["recall/face/covered"] == 1.0
+    assert metrics["bound/lowest"] == metrics["bound/face/covered"] == bound
+    assert metrics["false_finds_per_picture"] == 0.2
+    assert turn_run.data.tags["verdict"] == "PROMOTED"
+    note = turn_run.data.tags["mlflow.note.content"]
+    assert note.startswith("**PROMOTED.** Measured on the reference set.\n\n| class |")
+    assert "| face | 1.000 |" in note
+    assert client.get_model_version("anonymizer", "1").description == note
+    assert "anonymize --model" in client.get_registered_model("anonymizer").description
+    experiment = client.get_experiment(stage.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
 def test_an_experiment_records_a_forecast_and_moves_no_alias(repo, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "fast-fox")
     report = run()
@@ -565,8 +585,8 @@ def test_a_promotion_says_the_same_again_and_is_recorded_once(repo, turn):
     run()
     assert Path("reports/promotion.json").read_bytes() == report
     client = open_client()
-    runs = client.search_runs([experiment_id(client, "blurloop")], "tags.verdict = 'PROMOTED'")
-    assert len(runs) == 2
+    query = "tags.verdict = 'PROMOTED' and tags.`blurloop.stage` = 'promotion'"
+    assert len(client.search_runs([experiment_id(client, "blurloop")], query)) == 2
 
 
 @pytest.mark.slow
