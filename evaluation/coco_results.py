@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from anonymization.errors import BlurloopError
 from anonymization.files import read_json
-from evaluation.metrics import BoxRows, coco_box_scores
+from evaluation.average_precision import BoxRows, coco_box_scores
 
 SCORES = ("ap", "ap50", "ap75", "ar")
 

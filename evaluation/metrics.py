@@ -1,395 +1,249 @@
-"""Metrics from rows of judged objects and finds: recall, precision, AP, what was hidden too much.
+"""Metrics of any detector's COCO results: `python -m evaluation.metrics --truth T --detections D`.
 
-Pure functions. Where pictures label only some classes, each class is measured on the pictures that
-label it: recall on every counted object, precision and false finds where the class is completely
-labelled.
+The same functions that judge a bundle, on truth and finds that come as COCO files: recall with
+its bound and precision at IoU 0.5 by class, confusion matrix, recall-precision curves, calibration
+of scores, and COCO's AP, AP50 and AR of boxes, masks and keypoints.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.bound import CONFIDENCE, lower_bound
-from evaluation.coverage import WRITTEN_ALLOWANCE
-from evaluation.matching import RIGHT, WRONG
+from anonymization.errors import BlurloopError
+from evaluation.coco_results import CocoSet, coco_scores, read_coco
+from evaluation.matching import IOU_MIN, LABELLED, PARTIAL, box_iou, match
+from evaluation.measures.calibration import calibration_error, reliability
+from evaluation.measures.confusion import confusion_matrix
+from evaluation.recall import precision, precision_recall_curve, recall, thinned
 from evaluation.report.rows import FindRow, ObjectRow, PictureRow
 
-COVERAGE_SHARES = tuple(round(0.5 + step / 20, 2) for step in range(11))
-"""From half of an object to all of it."""
-
-# As pycocotools has them by default: thresholds, most finds of a class in a picture, largest area.
-_COCO_IOUS = np.linspace(0.5, 0.95, 10)
-_COCO_RECALLS = np.linspace(0.0, 1.0, 101)
-_FINDS_MAX = 100
-_AREA_MAX = 1e10
-
-_PAIRS_AT_ONCE = 1 << 18
+SCHEMA_VERSION = 1
 
 
-def recall(
-    rows: Iterable[ObjectRow], sense: str, *, confidence: float = CONFIDENCE, seed: int = 0
-) -> dict[str, Any]:
-    """Return recalled and total counted objects, and the recall with its lower bounds.
+def measure(data: CocoSet, *, threshold: float = 0.0, by: str = "bbox") -> dict[str, Any]:
+    """Return every metric of COCO results, plain types.
 
     Args:
-        rows: Objects of one class.
-        sense: `detected` or `covered`.
-        confidence: One-sided, of the bounds.
-        seed: Of the bootstrap.
-
-    Returns:
-        `recalled`, `total`, `recall`, `lower_bound`; the last two None where nothing counts.
+        data: Truth and finds.
+        threshold: Score from which recall, precision and confusion count finds; curves,
+            calibration and AP look at all.
+        by: Overlap of the match, `bbox` or `segm`.
     """
-    total: Counter[str] = Counter()
-    hits: Counter[str] = Counter()
-    for row in rows:
-        if row.counted:
-            total[row.cluster] += 1
-            hits[row.cluster] += bool(getattr(row, sense))
-    if not total:
-        return {"recalled": 0, "total": 0, "recall": None, "lower_bound": None}
-    names = sorted(total)
-    x, n = [hits[name] for name in names], [total[name] for name in names]
+    objects, finds, pictures = judged_rows(data, threshold=threshold, by=by)
+    kept = [find for find in finds if find.score >= threshold]
+    names = list(data.classes.values())
     return {
-        "recalled": sum(x),
-        "total": sum(n),
-        "recall": sum(x) / sum(n),
-        "lower_bound": lower_bound(x, n, confidence=confidence, seed=seed).to_dict(),
+        "schema_version": SCHEMA_VERSION,
+        "pictures": len(data.images),
+        "matched_by": by,
+        "iou_min": IOU_MIN,
+        "threshold": threshold,
+        "coco": {kind: coco_scores(data, kind) for kind in data.iou_types()},
+        "classes": {name: _of_class(name, objects, finds, kept, pictures) for name in names},
+        "confusion": confusion_matrix(objects, kept, pictures, names),
     }
 
 
-def precision(finds: Iterable[FindRow]) -> float | None:
-    """Return right finds over right and wrong ones; None where none is either.
-
-    Finds that are neither (crowds, objects too small to identify, unlabelled classes) stay out.
-    """
-    states = Counter(find.state for find in finds)
-    judged = states[RIGHT] + states[WRONG]
-    return states[RIGHT] / judged if judged else None
-
-
-def precision_recall_curve(finds: Sequence[FindRow], total: int) -> list[dict[str, float]]:
-    """Return precision and recall at each threshold at which either changes, thresholds falling.
-
-    Args:
-        finds: Finds of one class at all scores, in completely labelled pictures.
-        total: Counted objects in these pictures.
-    """
-    judged = sorted((f for f in finds if f.state in (RIGHT, WRONG)), key=lambda f: -f.score)
-    curve: list[dict[str, float]] = []
-    right = 0
-    for rank, find in enumerate(judged, start=1):
-        right += find.state == RIGHT
-        last_of_score = rank == len(judged) or judged[rank].score < find.score
-        if total and last_of_score:
-            curve.append(
-                {"threshold": find.score, "precision": right / rank, "recall": right / total}
-            )
-    return curve
+def _of_class(
+    name: str,
+    objects: Sequence[ObjectRow],
+    finds: Sequence[FindRow],
+    kept: Sequence[FindRow],
+    pictures: Sequence[PictureRow],
+) -> dict[str, Any]:
+    own = [row for row in objects if row.class_name == name]
+    complete = {p.sha256 for p in pictures if name in p.labelled}
+    known = [f for f in finds if f.class_name == name and f.sha256 in complete]
+    counted = sum(row.counted and row.sha256 in complete for row in own)
+    rows = reliability(known)
+    return {
+        **recall(own, "detected"),
+        "ignored": sum(not row.counted for row in own),
+        "precision": precision(f for f in kept if f.class_name == name and f.sha256 in complete),
+        "curve": thinned(precision_recall_curve(known, counted)),
+        "calibration": {"ece": calibration_error(rows), "bins": rows},
+    }
 
 
-def thinned(curve: Sequence[dict[str, float]], points: int = 101) -> list[dict[str, float]]:
-    """Return at most so many points of a curve, its ends included."""
-    if len(curve) <= points:
-        return list(curve)
-    positions = np.unique(np.linspace(0, len(curve) - 1, points).round().astype(int))
-    return [curve[i] for i in positions]
+def judged_rows(
+    data: CocoSet, *, threshold: float, by: str
+) -> tuple[list[ObjectRow], list[FindRow], list[PictureRow]]:
+    """Match each class's finds to its truths in every picture; return flat rows."""
+    pictures = [
+        PictureRow(
+            str(i),
+            frozenset(data.classes[c] for c in data.classes if i in data.labelled[c]),
+            None,
+            None,
+        )
+        for i in data.images
+    ]
+    truths, found = _grouped(data.annotations), _grouped(data.detections)
+    objects: list[ObjectRow] = []
+    finds: list[FindRow] = []
+    for key in sorted({*truths, *found}):
+        own_objects, own_finds = _judged(data, key, truths[key], found[key], threshold, by)
+        objects += own_objects
+        finds += own_finds
+    return objects, finds, pictures
 
 
-def coverage_curve(rows: Iterable[ObjectRow]) -> list[dict[str, float]]:
-    """Return the covered recall for each share of an object's pixels that may be asked for.
+def _grouped(things: Sequence[dict[str, Any]]) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    groups: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
+    for thing in things:
+        groups[thing["image_id"], thing["category_id"]].append(thing)
+    return groups
 
-    The gate asks for 0.9. The written file must agree with the regions at every share.
-    """
-    counted = [row for row in rows if row.counted]
-    if not counted:
-        return []
-    shares = [row.share if kept_in_file(row) else 0.0 for row in counted]
-    return [
-        {"share": share, "recall": sum(s >= share for s in shares) / len(shares)}
-        for share in COVERAGE_SHARES
+
+def _judged(
+    data: CocoSet,
+    key: tuple[int, int],
+    truths: Sequence[dict[str, Any]],
+    finds: Sequence[dict[str, Any]],
+    threshold: float,
+    by: str,
+) -> tuple[list[ObjectRow], list[FindRow]]:
+    image, category = key
+    name = data.classes[category]
+    ignored = np.array([bool(t["iscrowd"]) for t in truths], dtype=bool)
+    matching = match(
+        _overlaps(data, key, truths, finds, ignored, by),
+        np.array([d["score"] for d in finds], dtype=np.float64),
+        ignored=ignored,
+        coverage=LABELLED if image in data.labelled[category] else PARTIAL,
+    )
+    objects = [
+        ObjectRow(
+            sha256=str(image),
+            class_name=name,
+            annotation_id=truth["id"],
+            cluster=str(image),
+            box_xyxy=_xyxy(truth["bbox"]),
+            counted=not truth["iscrowd"],
+            crowd=bool(truth["iscrowd"]),
+            side_px=float(truth["bbox"][3]),
+            detected_at=float(at) if np.isfinite(at) else None,
+            detected=bool(np.isfinite(at) and at >= threshold),
+            share=0.0,
+            written_share=None,
+            covered=False,
+        )
+        for truth, at in zip(truths, matching.detected_at, strict=True)
+    ]
+    return objects, [
+        FindRow(str(image), name, float(d["score"]), _xyxy(d["bbox"]), "results", int(state))
+        for d, state in zip(finds, matching.find_state, strict=True)
     ]
 
 
-def kept_in_file(row: ObjectRow) -> bool:
-    """Return whether the written file hides as much of an object as the regions do."""
-    return row.written_share is None or row.written_share >= row.share - WRITTEN_ALLOWANCE
+def _xyxy(box: Sequence[float]) -> tuple[float, float, float, float]:
+    x, y, width, height = (float(v) for v in box)
+    return (x, y, x + width, y + height)
 
 
-def size_bins(
-    rows: Sequence[ObjectRow], edges_px: Sequence[float], line_px: float
-) -> list[dict[str, Any]]:
-    """Return recalls by length of the side that the size rule measures, crowds left out.
-
-    Args:
-        rows: Objects of one class, identifiable or not.
-        edges_px: Ascending edges of the bins; a last bin is open above.
-        line_px: Length from which objects are identifiable; bins below it never enter the gate.
-    """
-    bins = []
-    for low, high in zip(edges_px, [*edges_px[1:], math.inf], strict=True):
-        inside = [r for r in rows if low <= r.side_px < high and not r.crowd]
-        bins.append(
-            {
-                "from": low,
-                "to": None if math.isinf(high) else high,
-                "total": len(inside),
-                "detected": sum(r.detected for r in inside),
-                "covered": sum(r.covered for r in inside),
-                "below_line": high <= line_px,
-            }
-        )
-    return bins
-
-
-def false_finds_per_picture(
-    finds: Iterable[FindRow],
-    pictures: Sequence[PictureRow],
-    class_names: Sequence[str],
-    gated: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """Return wrong finds per picture: each class over the pictures that label it completely.
-
-    `value`, which the gate limits, is the sum of these rates over the gated classes, so that sets
-    labelling different classes add up to what one picture with all classes would show. It is None
-    where no picture labels some gated class completely: what was not measured must not pass.
-    `pictures` is the number that the thinnest gated class rests on.
-
-    >>> rows = [PictureRow("a", frozenset({"face"}), None, None)]
-    >>> wrong = FindRow("a", "face", 0.9, (0, 0, 1, 1), "mask_rcnn", WRONG)
-    >>> false_finds_per_picture([wrong, wrong], rows, ["face", "person"], ["face"])
-    {'value': 2.0, 'pictures': 1, 'by_class': {'face': 2.0, 'person': None}}
-    """
-    wrong = Counter(find.class_name for find in finds if find.state == WRONG)
-    labelled = {name: sum(name in p.labelled for p in pictures) for name in class_names}
-    rates = {name: wrong[name] / n if n else None for name, n in labelled.items()}
-    asked = class_names if gated is None else gated
-    known = [rate for name in asked if (rate := rates[name]) is not None]
-    return {
-        "value": sum(known) if len(known) == len(asked) else None,
-        "pictures": min((labelled[name] for name in asked), default=0),
-        "by_class": rates,
-    }
-
-
-def non_object_share_obscured(pictures: Iterable[PictureRow]) -> dict[str, Any]:
-    """Return which share of pixels without any object was fully obscured.
-
-    Only pictures in which every gated class is completely labelled can tell; `value` is None
-    where there is none.
-    """
-    known = [p for p in pictures if p.background_px is not None]
-    background = sum(p.background_px or 0 for p in known)
-    hidden = sum(p.background_hidden_px or 0 for p in known)
-    return {"value": hidden / background if background else None, "pictures": len(known)}
-
-
-@dataclass(frozen=True)
-class BoxRows:
-    """True objects or finds of many pictures and classes, one row each.
-
-    Attributes:
-        pictures: Position of the picture, int64 (N,).
-        classes: Position of the class, int64 (N,).
-        boxes_xywh: Left, top, width and height in pixels, float64 (N, 4).
-        values: Scores of finds, areas of true objects in square pixels, float64 (N,).
-    """
-
-    pictures: NDArray[np.int64]
-    classes: NDArray[np.int64]
-    boxes_xywh: NDArray[np.float64]
-    values: NDArray[np.float64]
-
-    def groups(self, pictures: int) -> NDArray[np.int64]:
-        """Return one number for each class in each picture, (N,); classes first."""
-        return self.classes * pictures + self.pictures
-
-    def rows(self, wanted: NDArray[np.int64]) -> BoxRows:
-        """Return some rows, in the order asked for."""
-        places = self.pictures[wanted], self.classes[wanted]
-        return BoxRows(*places, self.boxes_xywh[wanted], self.values[wanted])
-
-
-def coco_box_scores(
-    truths: BoxRows, finds: BoxRows, crowd: NDArray[np.bool_], complete: NDArray[np.bool_]
-) -> list[dict[str, float | None]]:
-    """Return COCO's box AP, AP50, AP75 and AR100 of each class; tests hold pycocotools beside.
-
-    Args:
-        truths: True objects, values being areas.
-        finds: Finds, values being scores. Of equal scores the earlier picture and row goes first.
-        crowd: Whether a true object is ignored as COCO ignores crowds, (N,).
-        complete: Whether a picture labels a class completely, shape (classes, pictures); a class
-            is scored on these pictures only.
-
-    Returns:
-        `ap`, `ap50`, `ap75`, `ar` of each class; None where no object counts.
-    """
-    pictures = complete.shape[1]
-    asked = np.argsort(truths.groups(pictures), kind="stable")
-    asked = asked[complete[truths.classes, truths.pictures][asked]]
-    truths, crowd = truths.rows(asked), crowd[asked]
-    ignored = crowd | (truths.values < 0) | (truths.values > _AREA_MAX)
-    finds = finds.rows(np.flatnonzero(complete[finds.classes, finds.pictures]))
-    finds = finds.rows(np.lexsort((-finds.values, finds.groups(pictures))))
-    finds = finds.rows(np.flatnonzero(_rank(finds.groups(pictures)) < _FINDS_MAX))
-    matched, neither = _coco_matched(truths, finds, crowd, ignored, pictures)
-    found: list[dict[str, float | None]] = []
-    for number in range(len(complete)):
-        own = np.flatnonzero(finds.classes == number)
-        own = own[np.argsort(-finds.values[own], kind="stable")]
-        total = int(np.sum((truths.classes == number) & ~ignored))
-        found.append(_coco_averages(matched[own].T, neither[own].T, total))
-    return found
-
-
-def _rank(group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the place of each row in its group; equal numbers are one group, ascending."""
-    return np.arange(len(group)) - np.searchsorted(group, group)
-
-
-def _coco_matched(
-    truths: BoxRows,
-    finds: BoxRows,
-    crowd: NDArray[np.bool_],
+def _overlaps(
+    data: CocoSet,
+    key: tuple[int, int],
+    truths: Sequence[dict[str, Any]],
+    finds: Sequence[dict[str, Any]],
     ignored: NDArray[np.bool_],
-    pictures: int,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return whether each find is matched, and whether it is not to be judged.
+    by: str,
+) -> NDArray[np.float64]:
+    if by == "bbox" or not truths or not finds:
+        boxes = np.array([_xyxy(d["bbox"]) for d in finds], dtype=np.float64)
+        true_boxes = np.array([_xyxy(t["bbox"]) for t in truths], dtype=np.float64)
+        return box_iou(boxes, true_boxes, ignored)
+    from pycocotools import mask as coco_mask
 
-    Each (finds, IoU thresholds). Finds of one class in one picture choose by falling score, first
-    among objects that count, then the highest IoU, then the later object; all pictures and classes
-    in step.
-    """
-    find, truth, iou = _close_pairs(truths, finds, crowd, pictures)
-    choosers, position = np.unique(find, return_inverse=True)
-    step = _rank(finds.groups(pictures)[choosers])[position]
-    order = np.lexsort((-truth, -iou, ignored[truth], find, step))
-    find, truth, iou, step = find[order], truth[order], iou[order], step[order]
-    taken = np.zeros((len(ignored), len(_COCO_IOUS)), dtype=bool)
-    matched = np.zeros((len(finds.values), len(_COCO_IOUS)), dtype=bool)
-    neither = np.zeros_like(matched)
-    for start, stop in pairwise(np.searchsorted(step, np.arange(step.max(initial=-1) + 2))):
-        near, who = truth[start:stop], find[start:stop]
-        free = iou[start:stop, None] >= _COCO_IOUS
-        free &= ~taken[near] | crowd[near, None]
-        firsts = np.flatnonzero(np.diff(who, prepend=-1))
-        place = np.where(free, np.arange(len(near))[:, None], len(near))
-        choice = np.minimum.reduceat(place, firsts, axis=0)
-        row, level = np.nonzero(choice < len(near))
-        chosen = near[choice[row, level]]
-        taken[chosen, level] = True
-        matched[who[firsts[row]], level] = True
-        neither[who[firsts[row]], level] = ignored[chosen]
-    large = finds.boxes_xywh[:, 2] * finds.boxes_xywh[:, 3] > _AREA_MAX
-    return matched, neither | (~matched & large[:, None])
+    image = data.images[key[0]]
+    size = (int(image["height"]), int(image["width"]))
+    drawn = [[_drawn(thing, size) for thing in things] for things in (finds, truths)]
+    overlaps = coco_mask.iou(*drawn, ignored.astype(np.uint8).tolist())
+    return np.asarray(overlaps, dtype=np.float64)
 
 
-def _close_pairs(
-    truths: BoxRows, finds: BoxRows, crowd: NDArray[np.bool_], pictures: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return rows of finds and of truths of the same group with an IoU of 0.5 or more, and it."""
-    known, wanted = truths.groups(pictures), finds.groups(pictures)
-    low = np.searchsorted(known, wanted)
-    counts = np.searchsorted(known, wanted, side="right") - low
-    before = np.concatenate([[0], np.cumsum(counts)])
-    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    start = 0
-    while start < len(counts):
-        # So many finds at a time that crowded pictures do not fill the memory.
-        stop = int(np.searchsorted(before, before[start] + _PAIRS_AT_ONCE, side="right")) - 1
-        stop = max(stop, start + 1)
-        own = counts[start:stop]
-        find = np.repeat(np.arange(start, stop), own)
-        offset = low[start:stop] - before[start:stop] + before[start]
-        truth = np.arange(len(find)) + np.repeat(offset, own)
-        a, b = finds.boxes_xywh[find], truths.boxes_xywh[truth]
-        sides = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-        sides -= np.maximum(a[:, :2], b[:, :2])
-        shared = np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
-        own_area = a[:, 2] * a[:, 3]
-        union = np.where(crowd[truth], own_area, own_area + b[:, 2] * b[:, 3] - shared)
-        iou = np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
-        close = iou >= _COCO_IOUS[0]
-        parts.append((find[close], truth[close], iou[close]))
-        start = stop
-    find, truth, iou = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return find, truth, iou
+def _drawn(thing: dict[str, Any], size: tuple[int, int]) -> Any:
+    """Return an object's mask as compressed RLE; its box where it has no outline."""
+    from pycocotools import mask as coco_mask
+
+    shape = thing.get("segmentation") or [thing["bbox"]]
+    if isinstance(shape, list):
+        return coco_mask.merge(coco_mask.frPyObjects(shape, *size))
+    if isinstance(shape["counts"], list):
+        return coco_mask.frPyObjects(shape, *size)
+    counts = shape["counts"]
+    return {**shape, "counts": counts.encode() if isinstance(counts, str) else counts}
 
 
-def _coco_averages(
-    matched: NDArray[np.bool_], neither: NDArray[np.bool_], total: int
-) -> dict[str, float | None]:
-    """Return COCO's scores of one class; finds by falling score, (IoU thresholds, finds)."""
-    if not total:
-        return dict.fromkeys(("ap", "ap50", "ap75", "ar"))
-    right = np.cumsum(matched & ~neither, axis=1)
-    judged = np.cumsum(~neither, axis=1)
-    found = right / total
-    precise = right / (judged + np.spacing(1))
-    # A recall that is never reached has precision 0, which stands at the end.
-    precise = np.pad(np.maximum.accumulate(precise[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
-    by_recall = np.array(
-        [p[np.searchsorted(r, _COCO_RECALLS)] for p, r in zip(precise, found, strict=True)]
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what the program prints."""
+    yield (
+        f"{found['pictures']} pictures, matched by {found['matched_by']} at IoU "
+        f"{found['iou_min']:g}, finds of score {found['threshold']:g} and more"
     )
-    return {
-        "ap": float(by_recall.mean()),
-        "ap50": float(by_recall[0].mean()),
-        "ap75": float(by_recall[5].mean()),
-        "ar": float(found[:, -1].mean()) if found.shape[1] else 0.0,
-    }
+    yield f"{'class':16}{'recall':>8}{'bound':>8}{'objects':>9}{'precision':>11}{'ECE':>8}"
+    for name, values in found["classes"].items():
+        bound = (values["lower_bound"] or {}).get("bound")
+        yield (
+            f"{name:16}{_shown(values['recall'])}{_shown(bound)}{values['total']:9d}"
+            f"   {_shown(values['precision'])}{_shown(values['calibration']['ece'])}"
+        )
+    for kind, scores in found["coco"].items():
+        yield f"{kind:16}{'AP':>8}{'AP50':>8}{'AP75':>8}{'AR':>8}"
+        for name, values in [("all", scores["all"]), *scores["classes"].items()]:
+            shown = "".join(_shown(values[key]) for key in ("ap", "ap50", "ap75", "ar"))
+            yield f"{name:16}{shown}"
+    matrix = found["confusion"]
+    yield "true class in rows, found class in columns"
+    yield f"{'':16}" + "".join(f"{name:>15}" for name in matrix["found"])
+    for name, counts in zip(matrix["truth"], matrix["counts"], strict=True):
+        yield f"{name:16}" + "".join(f"{count:15d}" for count in counts)
 
 
-def average_precision(
-    rows: Sequence[ObjectRow],
-    finds: Sequence[FindRow],
-    pictures: Iterable[PictureRow],
-    class_name: str,
-) -> dict[str, float | None]:
-    """Return COCO's box AP, AP50 and AR100 of one class on the pictures that label it completely.
-
-    Objects that do not count are ignored as COCO ignores crowds. Tests compare them with
-    pycocotools.
-
-    Returns:
-        `ap`, `ap50`, `ar`; None where no object counts.
-    """
-    wanted = sorted(p.sha256 for p in pictures if class_name in p.labelled)
-    ids = {sha256: i for i, sha256 in enumerate(wanted)}
-    truths = [r for r in rows if r.class_name == class_name and r.sha256 in ids]
-    if not any(r.counted for r in truths):
-        return {"ap": None, "ap50": None, "ar": None}
-    own = [f for f in finds if f.class_name == class_name and f.sha256 in ids]
-    if not own:
-        return {"ap": 0.0, "ap50": 0.0, "ar": 0.0}
-    crowd = np.array([not r.counted for r in truths], dtype=bool)
-    everywhere = np.ones((1, len(ids)), dtype=bool)
-    objects, found = _box_rows(truths, ids), _box_rows(own, ids, [f.score for f in own])
-    scores = coco_box_scores(objects, found, crowd, everywhere)[0]
-    return {key: scores[key] for key in ("ap", "ap50", "ar")}
+def _shown(value: float | None) -> str:
+    return f"{value:8.4f}" if value is not None else f"{'-':>8}"
 
 
-def _box_rows(
-    rows: Sequence[ObjectRow] | Sequence[FindRow],
-    ids: Mapping[str, int],
-    scores: Sequence[float] | None = None,
-) -> BoxRows:
-    boxes = np.array([row.box_xyxy for row in rows], dtype=np.float64)
-    boxes[:, 2:] -= boxes[:, :2]
-    pictures = np.array([ids[row.sha256] for row in rows], dtype=np.int64)
-    values = boxes[:, 2] * boxes[:, 3] if scores is None else np.array(scores, dtype=np.float64)
-    return BoxRows(pictures, np.zeros_like(pictures), boxes, values)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.metrics",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--truth", type=Path, required=True, help="COCO data set")
+    parser.add_argument("--detections", type=Path, required=True, help="COCO results")
+    parser.add_argument(
+        "--threshold", type=float, default=0.0, help="score from which finds count (default: all)"
+    )
+    parser.add_argument(
+        "--by", choices=("bbox", "segm"), default="bbox", help="overlap of recall and precision"
+    )
+    parser.add_argument("--json", type=Path, help="write everything, curves included, to this file")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the metrics of COCO results."""
+    given = _parser().parse_args(arguments)
+    try:
+        data = read_coco(given.truth, given.detections)
+        found = measure(data, threshold=given.threshold, by=given.by)
+    except BlurloopError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    sys.stdout.write("\n".join(lines(found)) + "\n")
 
 
 if __name__ == "__main__":
-    from evaluation.coco_metrics import main
-
     main()

@@ -21,8 +21,8 @@ from anonymization.panorama.projection import Equirectangular, angles_of
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from evaluation.bound import CONFIDENCE, clustered_lower
-from evaluation.metrics import recall
 from evaluation.panoramas import panorama_of_image
+from evaluation.recall import recall
 from evaluation.report.rows import Box, ObjectRow
 
 ALPHA = 0.05

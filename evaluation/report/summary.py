@@ -9,6 +9,7 @@ from typing import Any
 from anonymization.panorama.projection import Equirectangular
 from anonymization.taxonomy import Taxonomy
 from data.coco import Dataset
+from evaluation.average_precision import average_precision
 from evaluation.bound import CONFIDENCE
 from evaluation.matching import WRONG
 from evaluation.measures.calibration import calibration_error, reliability
@@ -17,8 +18,8 @@ from evaluation.measures.confusion import confusion_matrix
 from evaluation.measures.slices import slice_table, slice_values
 from evaluation.measures.tracks import track_table, tracks_of
 from evaluation.measures.utility import utility_kept
-from evaluation.metrics import (
-    average_precision,
+from evaluation.panoramas import joined_dataset
+from evaluation.recall import (
     coverage_curve,
     false_finds_per_picture,
     non_object_share_obscured,
@@ -28,7 +29,6 @@ from evaluation.metrics import (
     size_bins,
     thinned,
 )
-from evaluation.panoramas import joined_dataset
 from evaluation.report.pictures import PictureResult
 from evaluation.report.rows import FindRow, ObjectRow
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation import metrics
-from evaluation.coco_metrics import main, measure
+from evaluation import average_precision
 from evaluation.coco_results import CocoError, coco_scores, coco_set
 from evaluation.matching import RIGHT, WRONG
 from evaluation.measures.calibration import calibration_error, reliability
 from evaluation.measures.confusion import confusion_matrix
+from evaluation.metrics import main, measure
 from evaluation.report.rows import FindRow, ObjectRow, PictureRow
 
 SIZE = 200
@@ -143,7 +143,7 @@ def crowded_coco(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def test_boxes_equal_pycocotools_with_twins_huge_objects_and_over_a_hundred_finds(
     seed: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "_PAIRS_AT_ONCE", at_once)
+    monkeypatch.setattr(average_precision, "_PAIRS_AT_ONCE", at_once)
     truth, finds = crowded_coco(seed)
     ours = coco_scores(coco_set(truth, finds))["all"]
     assert [ours[key] for key in KEYS] == pytest.approx(oracle(truth, finds, "bbox"), abs=1e-9)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.coco import Annotation
+from evaluation.average_precision import average_precision
 from evaluation.matching import (
     NEITHER,
     PARTIAL,
@@ -20,7 +21,6 @@ from evaluation.matching import (
     match,
     recall_at,
 )
-from evaluation.metrics import average_precision
 from evaluation.patch import Patch, PatchError, annotation_to_patch
 from evaluation.report.rows import FindRow, ObjectRow, PictureRow
 

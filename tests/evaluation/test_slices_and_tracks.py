@@ -10,7 +10,7 @@ from data.coco import Annotation, Dataset, Image
 from evaluation.config import EvaluationConfig, EvaluationConfigError
 from evaluation.measures.slices import occlusion_name, slice_table, slice_values
 from evaluation.measures.tracks import track_table, tracks_of
-from evaluation.metrics import coverage_curve
+from evaluation.recall import coverage_curve
 from evaluation.report.rows import ObjectRow
 
 TAXONOMY = Taxonomy({"face": ClassSpec("box", "box", identifiable_side="width")})
