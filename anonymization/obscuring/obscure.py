@@ -11,6 +11,7 @@ name a grid of 5x5 as what practitioners trust. `solid` and `synthetic` take not
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.detection.finds import Detections, ShapeError
+from anonymization.obscuring.generator import FaceGenerator
 from anonymization.obscuring.shapes import (
     MASK_THRESHOLD,
     Outline,
@@ -48,6 +50,7 @@ Bools = NDArray[np.bool_]
 Pixels = NDArray[Any]
 
 NO_OUTLINES: Mapping[int, Outline] = MappingProxyType({})
+NO_GENERATORS: Mapping[str, FaceGenerator] = MappingProxyType({})
 
 CELL_MIN_PX = 4
 """Smallest mosaic cell: below it, plate characters of 8 px would keep more than two samples."""
@@ -68,6 +71,7 @@ def obscure(
     seed: int | None = None,
     outlines: Mapping[int, Outline] = NO_OUTLINES,
     cmyk: bool = False,
+    generators: Mapping[str, FaceGenerator] = NO_GENERATORS,
 ) -> Pixels:
     """Return the picture with every find obscured as its class says.
 
@@ -83,9 +87,11 @@ def obscure(
             so that nobody can subtract it.
         outlines: Exact pixels of finds, by position, where a person drew them.
         cmyk: Whether four channels are inks; else the fourth is alpha.
+        generators: What draws the replacement, by class name; of other classes, the method.
 
     Raises:
         ShapeError: If the pixels are of another type or shape, or a class is not in the taxonomy.
+        InferenceError: If a generator fails.
     """
     if pixels.dtype not in (np.uint8, np.uint16, np.float32) or pixels.ndim not in (2, 3):
         raise ShapeError(
@@ -95,6 +101,7 @@ def obscure(
     done: Pixels = np.array(pixels, order="C")
     noise = np.random.default_rng(seed)
     scale = _full_scale(pixels)
+    drawn: list[Region] = []
     for index, where in obscured_regions(
         detections,
         taxonomy,
@@ -104,13 +111,43 @@ def obscure(
     ):
         spec = class_spec(detections, index, taxonomy)
         crop = done[where.slices]
-        if spec.method == "synthetic":
-            hidden = _drawn(crop, where, noise, scale, cmyk=cmyk)
+        generator = generators.get(taxonomy.names[int(detections.class_ids[index])])
+        if generator is not None:
+            extent = _extent(detections, index, spec, outlines)
+            rows = detections.boxes_xyxy[index, 1::2]
+            face = generator.face_for(where, extent, rows=rows)
+            hidden = _drawn(crop, face, scale, cmyk=cmyk)
+        elif spec.method == "synthetic":
+            hidden = _drawn(crop, _plate(where, noise), scale, cmyk=cmyk)
         else:
             side = hidden_side(detections, index, outlines)
             hidden = replacement(crop, spec, side, noise, scale=scale)
+        if generator is not None or spec.method == "synthetic":
+            drawn.append(where)
+            where = _not_in(drawn[:-1], where)
         _blend(crop, hidden, where)
     return done
+
+
+def _not_in(drawn: list[Region], where: Region) -> Region:
+    """Return a region without the pixels that another hides fully for which something was drawn.
+
+    A second find on the same plate or face would else put a smaller one into its middle.
+    """
+    full = where.full.copy()
+    faded = None if where.faded is None else where.faded.copy()
+    height, width = full.shape
+    for other in drawn:
+        x, y = other.x0 - where.x0, other.y0 - where.y0
+        rows, columns = other.full.shape
+        top, left = max(y, 0), max(x, 0)
+        bottom, right = min(y + rows, height), min(x + columns, width)
+        if top < bottom and left < right:
+            hides = other.full[top - y : bottom - y, left - x : right - x]
+            full[top:bottom, left:right][hides] = False
+            if faded is not None:
+                faded[top:bottom, left:right][hides] = 0
+    return replace(where, full=full, faded=faded)
 
 
 def obscured_regions(
@@ -183,6 +220,19 @@ def hidden_side(
     side = shorter_side(detections.boxes_xyxy[index])
     drawn = outlines.get(index)
     return side if drawn is None else max(side, shorter_side(drawn.box_xyxy))
+
+
+def _extent(
+    detections: Detections, index: int, spec: ClassSpec, outlines: Mapping[int, Outline]
+) -> Floats:
+    """Return the box around all that is hidden of one find, with its margin; float32 (4,)."""
+    boxes = [detections.boxes_xyxy[index], detections.merged_xyxy[index]]
+    drawn = outlines.get(index)
+    boxes += [] if drawn is None else [drawn.box_xyxy]
+    margin = spec.margin * max(shorter_side(boxes[0]), 0.0)
+    low = np.fmin.reduce(boxes)[:2] - margin
+    high = np.fmax.reduce(boxes)[2:] + margin
+    return np.asarray(np.concatenate([low, high]), np.float32)
 
 
 def _largest_first(detections: Detections) -> list[int]:
@@ -271,15 +321,18 @@ def replacement(
     return _resized(_smooth(grid, crop), crop, cv2.INTER_LINEAR)
 
 
-def _drawn(
-    crop: Pixels, where: Region, random: np.random.Generator, scale: float, *, cmyk: bool
-) -> Pixels:
-    """Return a drawn plate in the crop's channels and type; takes nothing from its pixels."""
+def _plate(where: Region, random: np.random.Generator) -> NDArray[np.uint8]:
+    """Return a drawn plate for a region; uint8 (h, w, 3), RGB."""
     height, width = where.full.shape
     corners = where.corners_xy
     if corners is not None:
         corners = corners - np.array([where.x0, where.y0], np.float32)
-    rgb = plate_for(height, width, random, corners_xy=corners).astype(np.float32) / 255
+    return plate_for(height, width, random, corners_xy=corners)
+
+
+def _drawn(crop: Pixels, picture: NDArray[np.uint8], scale: float, *, cmyk: bool) -> Pixels:
+    """Return a drawn RGB picture in the crop's channels and type; takes nothing from its pixels."""
+    rgb = picture.astype(np.float32) / 255
     gray = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
     channels = 1 if crop.ndim == 2 else crop.shape[2]
     opaque = np.ones_like(gray)[..., None]

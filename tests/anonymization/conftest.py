@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from anonymization.bundle import Bundle, write_bundle
 from anonymization.card import Card, GraphCard, GraphInput
+from anonymization.files import write_json
+from anonymization.obscuring.generator import GeneratorCard
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 TAXONOMY = Taxonomy(
@@ -105,3 +108,44 @@ def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
 def constant_bundle(make_bundle: Callable[..., Bundle]) -> Bundle:
     """A bundle that finds one face at (10, 8)-(30, 28) in every picture up to 512 px."""
     return make_bundle()
+
+
+@pytest.fixture
+def face_generator(tmp_path: Path) -> Path:
+    """A generator's folder: no faces, but pictures of 16x16 that follow from the latents."""
+    return write_generator(tmp_path / "faces")
+
+
+def write_generator(folder: Path, *, latents: int = 8, side: int = 16) -> Path:
+    """Write a generator that multiplies its latents with random weights."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(0).normal(0, 1, (latents, 3 * side * side))
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["latents", "weights"], ["product"]),
+            helper.make_node("Tanh", ["product"], ["bent"]),
+            helper.make_node("Reshape", ["bent", "shape"], ["faces"]),
+        ],
+        "faces",
+        [helper.make_tensor_value_info("latents", TensorProto.FLOAT, [1, latents])],
+        [helper.make_tensor_value_info("faces", TensorProto.FLOAT, [1, 3, side, side])],
+        [
+            numpy_helper.from_array(weights.astype(np.float32), "weights"),
+            numpy_helper.from_array(np.array([1, 3, side, side], np.int64), "shape"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    content = bytes(model.SerializeToString())
+    card = GeneratorCard(
+        sha256=hashlib.sha256(content).hexdigest(),
+        latents=latents,
+        scale=0.8,
+        side=side,
+        origin="random weights",
+        note="made by a test",
+    )
+    folder.mkdir()
+    (folder / "generator.onnx").write_bytes(content)
+    write_json(folder / "generator.json", card.to_dict())
+    return folder
