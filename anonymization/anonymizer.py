@@ -18,7 +18,14 @@ from anonymization.detection.finds import Detections
 from anonymization.errors import BlurloopError
 from anonymization.files import OutputError, check_output, write_output
 from anonymization.formats.picture import MAX_PIXELS, MetadataPolicy, encode, read_picture
-from anonymization.obscuring.obscure import MASK_THRESHOLD, NO_OUTLINES, obscure
+from anonymization.implied_heads import implied_heads
+from anonymization.obscuring.generator import FaceGenerator
+from anonymization.obscuring.obscure import (
+    MASK_THRESHOLD,
+    NO_GENERATORS,
+    NO_OUTLINES,
+    obscure,
+)
 from anonymization.obscuring.shapes import Outline
 from anonymization.panorama.gpano import ChosenProjection, choose_projection
 from anonymization.panorama.projection import Equirectangular
@@ -43,7 +50,8 @@ class Decided:
     """What is to be done with the finds of one picture.
 
     Attributes:
-        detections: Every find of the classes that are on.
+        detections: Every find of the classes that are on, and the heads that persons' outlines
+            imply where that is asked for.
         outlines: Exact pixels of finds, by position in `drawn`.
         spared: Those that a region takes out.
         drawn: The finds, then a copy of each that reaches across a panorama's seam, where it
@@ -96,6 +104,8 @@ class Anonymizer:
         tiling: TilingCard | None = None,
         seed: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        generators: Mapping[str, FaceGenerator] = NO_GENERATORS,
+        implying_head: bool = False,
     ) -> None:
         """Use a detector, and a taxonomy for how classes are obscured; see `from_bundle`."""
         self.detector = detector
@@ -107,6 +117,8 @@ class Anonymizer:
         self._projection = projection
         self._tiling = tiling
         self.max_pixels = max_pixels
+        self.generators = generators
+        self.implying_head = implying_head
         self._seed = seed
 
     @classmethod
@@ -147,6 +159,7 @@ class Anonymizer:
             RuntimeLoadError: If a graph cannot be loaded.
             TaxonomyError: If a threshold names an unknown class.
             SettingsError: If a setting or region does not fit the bundle's classes.
+            GeneratorError: If a generator of faces is missing or damaged.
         """
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         settings = settings or Settings()
@@ -161,6 +174,8 @@ class Anonymizer:
             tiling=tiling,
             seed=seed,
             max_pixels=max_pixels,
+            generators=_generators(settings, seed),
+            implying_head=settings.implying_head(card.taxonomy),
         )
 
     @classmethod
@@ -187,17 +202,21 @@ class Anonymizer:
 
         Raises:
             SettingsError: If a setting or region does not fit the classes.
+            GeneratorError: If a generator of faces is missing or damaged.
         """
         settings = settings or Settings()
+        taxonomy = settings.taxonomy(DEFAULT_TAXONOMY if card is None else card.taxonomy)
         return cls(
             None,
-            settings.taxonomy(DEFAULT_TAXONOMY if card is None else card.taxonomy),
+            taxonomy,
             mask_threshold=MASK_THRESHOLD if card is None else card.mask_threshold,
             disabled=settings.disabled,
             regions=regions,
             projection=projection,
             seed=seed,
             max_pixels=max_pixels,
+            generators=_generators(settings, seed),
+            implying_head=settings.implying_head(taxonomy),
         )
 
     def __call__(self, pixels: NDArray[np.uint8], *, name: str = "") -> AnonymizedImage:
@@ -261,7 +280,7 @@ class Anonymizer:
         outlines: Mapping[int, Outline] = NO_OUTLINES,
         view: ChosenProjection = FLAT,
     ) -> Decided:
-        """Take out finds of classes that are off, and tell which of the rest are obscured.
+        """Add implied heads, take out classes that are off, and tell which finds are obscured.
 
         Args:
             detections: The finds.
@@ -274,10 +293,11 @@ class Anonymizer:
         Raises:
             RegionError: If a region's mask does not fit the picture.
         """
+        turn = view.projection.turn if isinstance(view.projection, Equirectangular) else None
+        detections = self._with_implied_heads(detections, width, outlines, turn)
         off = [i for i, n in enumerate(self.taxonomy.names) if n in self.disabled]
         listed = np.flatnonzero(~np.isin(detections.class_ids, off))
         found, found_outlines = _picked(detections, outlines, listed)
-        turn = view.projection.turn if isinstance(view.projection, Equirectangular) else None
         drawn, owners = _with_copies(found, width, turn)
         # A copy that crossed the seam takes along what a person drew.
         moved = drawn.boxes_xyxy[:, 0] - found.boxes_xyxy[owners, 0]
@@ -302,6 +322,28 @@ class Anonymizer:
         hidden, hidden_outlines = _picked(drawn, found_outlines, hidden_at)
         return Decided(found, found_outlines, tuple(out), drawn, owners, hidden, hidden_outlines)
 
+    def _with_implied_heads(
+        self,
+        detections: Detections,
+        width: int,
+        outlines: Mapping[int, Outline],
+        turn: float | None,
+    ) -> Detections:
+        """Return the finds, and after them the heads that persons' outlines imply."""
+        taxonomy = self.taxonomy
+        if not self.implying_head or not taxonomy.keypoint_class or not taxonomy.head_class:
+            return detections
+        heads = implied_heads(
+            detections,
+            person=taxonomy.class_id(taxonomy.keypoint_class),
+            head=taxonomy.class_id(taxonomy.head_class),
+            width=width,
+            mask_threshold=self.mask_threshold,
+            outlines=outlines,
+            turn=turn,
+        )
+        return Detections.concatenate([detections, heads])
+
     def obscure(
         self,
         pixels: NDArray[Any],
@@ -319,6 +361,7 @@ class Anonymizer:
             seed=self._seed,
             outlines=outlines,
             cmyk=cmyk,
+            generators=self.generators,
         )
 
     def anonymize_file(
@@ -364,6 +407,11 @@ class Anonymizer:
         content = encode(picture, hidden, recompress=recompress)
         write_output(target, content, overwrite=overwrite)
         return AnonymizedImage(hidden, decided.detections, decided.spared)
+
+
+def _generators(settings: Settings, seed: int | None) -> dict[str, FaceGenerator]:
+    """Load the generator of each class that has one."""
+    return {name: FaceGenerator.load(path, seed=seed) for name, path in settings.generators.items()}
 
 
 def _picked(

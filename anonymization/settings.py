@@ -35,7 +35,12 @@ _RANGES = {
     "feather": (0.0, 4.0),
     "strength": (0.0, 4.0),
 }
-_CHOICES = {"method": METHODS, "shape": SHAPES}
+NEVER, UNLESS_HIDDEN, ALWAYS = "never", "unless_hidden", "always"
+HEADS = (NEVER, UNLESS_HIDDEN, ALWAYS)
+"""When a person's outline implies a head: never, where the person stays visible, or always."""
+
+_CHOICES = {"method": METHODS, "shape": SHAPES, "head": HEADS}
+GENERATOR_COMMAND = "python -m training.zoo.faces FOLDER"
 
 
 class SettingsError(BlurloopError):
@@ -52,6 +57,9 @@ class ClassSettings:
         enabled: False neither lists nor obscures the class's finds.
         threshold: Least score, in [0, 1].
         method: One of `taxonomy.METHODS`; `none` lists finds and leaves their pixels.
+        generator: Folder of a generator, which draws what method `synthetic` puts in the place of
+            faces.
+        head: One of `HEADS`; for the class that has keypoints.
         shape: One of `taxonomy.SHAPES`.
         margin: Growth on each side as a share of the object's shorter side.
         feather: Width of the faded edge as a share of the same side.
@@ -65,6 +73,8 @@ class ClassSettings:
     margin: float | None = None
     feather: float | None = None
     strength: float | None = None
+    generator: str | None = None
+    head: str | None = None
 
     def __post_init__(self) -> None:
         if self.enabled is not None and not isinstance(self.enabled, bool):
@@ -73,6 +83,10 @@ class ClassSettings:
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+        if self.generator is not None and not (
+            isinstance(self.generator, str) and self.generator.strip()
+        ):
+            raise SettingsError(f"generator is {self.generator!r}; expected a folder")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is None:
@@ -81,6 +95,12 @@ class ClassSettings:
                 raise SettingsError(
                     f"{name} is {value!r}; expected a number from {low:g} to {high:g}"
                 )
+
+    def beside(self, folder: Path) -> ClassSettings:
+        """Return these settings with a relative path taken as below a folder."""
+        if self.generator is None:
+            return self
+        return dataclasses.replace(self, generator=str(folder / self.generator))
 
     def given(self) -> dict[str, Any]:
         """Return what is set, by key."""
@@ -135,9 +155,11 @@ class Settings:
         if not isinstance(classes, Mapping):
             raise SettingsError(f"{path}: classes is {classes!r}; expected settings by class name")
         try:
-            return cls({str(n): _class_settings(str(n), v) for n, v in classes.items()})
+            found = cls({str(n): _class_settings(str(n), v) for n, v in classes.items()})
         except SettingsError as error:
             raise SettingsError(f"{path}: {error}") from error
+        # As masks of regions: a file and what it names can be moved together.
+        return cls({name: change.beside(path.parent) for name, change in found.classes.items()})
 
     def updated(self, other: Settings) -> Settings:
         """Return these settings with those of another on top."""
@@ -152,8 +174,33 @@ class Settings:
         """Names of the classes that are off."""
         return frozenset(n for n, change in self.classes.items() if change.enabled is False)
 
+    @property
+    def generators(self) -> dict[str, Path]:
+        """Folder of the generator of each class that is replaced by what one draws."""
+        return {
+            name: Path(change.generator)
+            for name, change in self.classes.items()
+            if change.generator is not None and change.method == "synthetic"
+        }
+
+    def implying_head(self, taxonomy: Taxonomy) -> bool:
+        """Tell whether a person's outline implies a head.
+
+        Args:
+            taxonomy: With these settings.
+        """
+        person = taxonomy.keypoint_class
+        if person is None:
+            return False
+        asked = self.classes.get(person, ClassSettings()).head or NEVER
+        visible = taxonomy[person].method == "none" or person in self.disabled
+        return asked == ALWAYS or (asked == UNLESS_HIDDEN and visible)
+
     def taxonomy(self, taxonomy: Taxonomy) -> Taxonomy:
         """Return a taxonomy with these settings.
+
+        A class that a generator replaces has method `solid`, which keeps as little of the source
+        and hides it even where nothing draws.
 
         Raises:
             SettingsError: If a class is unknown, or a class cannot have the method.
@@ -165,6 +212,15 @@ class Settings:
                     f"settings name class {name!r}; known classes: {', '.join(taxonomy.names)}"
                 )
             values = {k: v for k, v in change.given().items() if k in _OF_SPEC}
+            if change.method == "synthetic" and classes[name].geometry == "ellipse":
+                values["method"] = _by_generator(name, change)
+            if change.generator is not None and classes[name].geometry != "ellipse":
+                raise SettingsError(
+                    f"{name}.generator: a generator draws faces, for classes of geometry ellipse; "
+                    f"{name} has geometry {classes[name].geometry}"
+                )
+            if change.head not in (None, NEVER):
+                _check_head(name, taxonomy)
             try:
                 classes[name] = dataclasses.replace(classes[name], **values)
             except TaxonomyError as error:
@@ -188,6 +244,10 @@ class Settings:
     def warnings(self) -> list[str]:
         """Return one line for each setting that does not do what it says."""
         return [
+            f"{name}.generator is not used: it draws for {name}.method synthetic alone"
+            for name, change in self.classes.items()
+            if change.generator is not None and change.method != "synthetic"
+        ] + [
             f"{name}.strength is {change.strength:g}; {STRENGTH_MIN:g} is used, below which faces "
             "and characters stay readable"
             for name, change in self.classes.items()
@@ -197,6 +257,24 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Return plain types, for reports."""
         return {name: change.given() for name, change in sorted(self.classes.items())}
+
+
+def _by_generator(name: str, change: ClassSettings) -> str:
+    """Return the method of a class whose faces a generator draws."""
+    if change.generator is None:
+        raise SettingsError(
+            f"{name}.method=synthetic needs a generator of faces: make one with "
+            f"`{GENERATOR_COMMAND}` and add --set {name}.generator=FOLDER"
+        )
+    return "solid"
+
+
+def _check_head(name: str, taxonomy: Taxonomy) -> None:
+    if name != taxonomy.keypoint_class or taxonomy.head_class is None:
+        raise SettingsError(
+            f"{name}.head: the class whose outline implies a head is {taxonomy.keypoint_class}, "
+            f"and the head's class {taxonomy.head_class}, as the model's taxonomy says"
+        )
 
 
 def _class_settings(name: str, values: Any) -> ClassSettings:

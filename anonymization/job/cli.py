@@ -137,8 +137,10 @@ def anonymize(
             "--set",
             metavar="CLASS.KEY=VALUE",
             help="One setting; may be repeated. Keys: enabled, threshold, method (blur, pixelate, "
-            "solid, synthetic, none), shape (ellipse, box, rotated_box, outline), margin, feather, "
-            "strength.",
+            "solid, synthetic, none), generator (folder that `python -m training.zoo.faces` made, "
+            "for synthetic faces), shape (ellipse, box, rotated_box, outline), margin, feather, "
+            "strength; of persons: head (never, unless_hidden, always), which hides the head that "
+            "an outline implies.",
             rich_help_panel=_HIDDEN,
         ),
     ] = None,

@@ -66,6 +66,8 @@ def run(job: Job) -> int:
     regions = Regions.read(job.regions) if job.regions is not None else Regions()
     cores = Cores.between(job.workers, job.threads, len(plan.tasks))
     anonymizer = _anonymizer(job, bundle, regions, cores)
+    for name, generator in sorted(anonymizer.generators.items()):
+        say(f"warning: generator of {name}: {generator.card.note}")
     interruption = Interruption()
     processor = _processor(job, bundle, anonymizer, interruption.stop, len(plan.tasks))
     with interruption.watched():
@@ -190,6 +192,8 @@ def _work(job: Job, bundle: Bundle | None, anonymizer: Anonymizer) -> dict[str, 
         "card": card,
         "taxonomy": anonymizer.taxonomy.to_dict(),
         "disabled": sorted(anonymizer.disabled),
+        "generators": {n: g.card.to_dict() for n, g in sorted(anonymizer.generators.items())},
+        "implying_head": anonymizer.implying_head,
         "regions": anonymizer.regions.to_dict(),
         "options": _options(job),
     }

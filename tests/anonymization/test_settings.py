@@ -71,8 +71,8 @@ def test_an_unknown_class_is_refused_with_the_known_ones() -> None:
         Settings.of(["fce.margin=1"]).taxonomy(DEFAULT_TAXONOMY)
 
 
-@pytest.mark.parametrize("name", ["face", "person", "vehicle"])
-def test_synthetic_is_for_plates_alone(name: str) -> None:
+@pytest.mark.parametrize("name", ["person", "vehicle"])
+def test_synthetic_is_for_plates_and_faces_alone(name: str) -> None:
     with pytest.raises(SettingsError, match="synthetic draws license plates"):
         Settings.of([f"{name}.method=synthetic"]).taxonomy(DEFAULT_TAXONOMY)
     changed = Settings.of(["license_plate.method=synthetic"]).taxonomy(DEFAULT_TAXONOMY)
