@@ -40,7 +40,7 @@ from anonymization.panorama.layout import views_of
 from anonymization.panorama.merging import Sightings, at_inner_border, merge
 from anonymization.panorama.projection import Equirectangular, Projection
 from anonymization.panorama.views import Pyramid, Tile, View
-from anonymization.panorama.warping import picture_box
+from anonymization.panorama.warping import picture_box, with_open_edges
 from anonymization.panorama.wrapping import beside_their_faces, canonical
 from anonymization.pipeline import Cores
 
@@ -280,19 +280,23 @@ class Detector:
     def _sightings(self, found: Detections, extents: Floats, view: View, number: int) -> Sightings:
         """Say where a view's finds lie in the picture and how well it saw them."""
         card = self.card
+        inputs = [self._graph_of(source).input for source in found.sources]
+        longest = max(view.width, view.height)
+        pixel = np.array(
+            [1 / min(i.long_side / longest, i.upscale_max) for i in inputs], np.float32
+        )
+        edges = with_open_edges(found.boxes_xyxy, view, pixel)
         ellipses = [card.taxonomy[name].shape == "ellipse" for name in card.taxonomy.names]
         boxes = [
             picture_box(box, view, ellipse=ellipses[position])
-            for box, position in zip(found.boxes_xyxy, found.class_ids, strict=True)
+            for box, position in zip(edges, found.class_ids, strict=True)
         ]
-        inputs = [self._graph_of(source).input for source in found.sources]
-        longest = max(view.width, view.height)
-        pixel = [1 / min(spec.long_side / longest, spec.upscale_max) for spec in inputs]
         return Sightings(
             finds=found,
             views=np.full(len(found), number, np.int64),
             boxes=np.array(boxes, np.float32).reshape(-1, 4),
-            pixel=np.array(pixel, np.float32),
+            edges=edges,
+            pixel=pixel,
             cut=at_inner_border(extents, view),
         )
 

@@ -60,6 +60,8 @@ class Sightings:
         finds: In pixels of the view that each was found in.
         views: int64 (N,), position of that view.
         boxes: float32 (N, 4), box of each in the picture.
+        edges: float32 (N, 4), box of each in its view with what is open of its edges, which `boxes`
+            and masks in the picture hold (`with_open_edges`).
         pixel: float32 (N,), pixels of that view per pixel of the network's input.
         cut: bool (N,), whether it touches a border that cuts through the picture.
     """
@@ -67,6 +69,7 @@ class Sightings:
     finds: Detections
     views: Ints
     boxes: Floats
+    edges: Floats
     pixel: Floats
     cut: Bools
 
@@ -77,7 +80,7 @@ class Sightings:
             Detections.concatenate(part.finds for part in parts),
             *(
                 np.concatenate([getattr(part, name) for part in parts])
-                for name in ("views", "boxes", "pixel", "cut")
+                for name in ("views", "boxes", "edges", "pixel", "cut")
             ),
         )
 
@@ -257,7 +260,7 @@ def _joined(
     mask = finds.masks[best]
     if len(members) > 1 or not isinstance(seen_by[0], Tile):
         masks = [finds.masks[i] for i in members]
-        mask = picture_mask(box, masks, [finds.boxes_xyxy[i] for i in members], seen_by)
+        mask = picture_mask(box, masks, [sightings.edges[i] for i in members], seen_by)
     return Detections.from_boxes(
         box[None],
         class_ids=finds.class_ids[[best]],

@@ -28,9 +28,36 @@ SIDE_POINTS = 32
 PER_CELL = 3
 """Samples across a mask cell; odd, so that one lies in its middle."""
 
+NEAR_POLE = math.cos(math.radians(75))
+"""Length of a direction's level part from which on it is near a pole: a pixel of a view then takes
+four columns and more of the panorama, and so does what a network leaves open of an edge."""
+
 JUMP = 1 / 8
 """Share of a turn between neighbouring points of an outline from which on it passes so close to a
 pole that it counts as over it."""
+
+
+def with_open_edges(boxes_xyxy: Floats, view: View, pixel: Floats) -> Floats:
+    """Return a view's boxes, those near a pole grown on each side by a pixel that the network saw.
+
+    Elsewhere the class's margin holds what a network leaves open of an edge. Near a pole that is
+    more columns than the margin, which goes by the shorter side: the rows.
+
+    Args:
+        boxes_xyxy: float32, shape (N, 4), view pixels.
+        view: The view.
+        pixel: float32 (N,), pixels of the view per pixel of the network's input.
+
+    Returns:
+        float32, shape (N, 4), view pixels.
+    """
+    if not isinstance(view, Reprojection) or not isinstance(view.projection, Equirectangular):
+        return boxes_xyxy
+    grown = boxes_xyxy + pixel[:, None] * np.array([-1, -1, 1, 1], np.float32)
+    rays = [view.projection.to_rays(view.to_picture(_sides(box))) for box in grown]
+    near = [bool((np.hypot(ray[:, 0], ray[:, 2]) < NEAR_POLE).any()) for ray in rays]
+    chosen = np.where(np.array(near, bool)[:, None], grown, boxes_xyxy)
+    return np.asarray(chosen, np.float32)
 
 
 def picture_box(box_xyxy: Floats, view: View, *, ellipse: bool) -> Floats:
@@ -110,8 +137,10 @@ def _around_pole(
     far = float(np.abs(outline[:, 1] - pole).max())
     turn = projection.turn
     if ellipse:
-        # Around the pole's row itself: this ellipse holds the rectangle of all columns.
-        a, b = turn / math.sqrt(2), far * math.sqrt(2)
+        # Around the pole's row itself: this ellipse holds the rectangle of all columns. The wider
+        # it is, the fewer rows beyond the object does it take, here 6 % of them.
+        a = 1.5 * turn
+        b = far / math.sqrt(1 - (turn / 2 / a) ** 2)
         return np.array([turn / 2 - a, pole - b, turn / 2 + a, pole + b], np.float32)
     low, high = (pole, pole + far) if pole <= 0 else (pole - far, pole)
     return np.array([0, low, turn, high], np.float32)

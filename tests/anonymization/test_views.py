@@ -192,6 +192,32 @@ def test_a_disc_at_random_is_one_find_and_hidden(
     found_and_hidden(pixels, where, pano)
 
 
+@pytest.mark.parametrize("label", [FACE, PERSON, PLATE])
+@pytest.mark.parametrize("radius", [1.5, 3])
+@pytest.mark.parametrize(("longitude", "latitude"), [(0, 86), (123, 86), (0, -86), (123, 83)])
+def test_every_pixel_of_a_small_object_near_a_pole_is_hidden(
+    longitude: float, latitude: float, radius: float, label: int
+) -> None:
+    # At 86 degrees a pixel of a view is 14 columns wide, and the margin of a row or two less.
+    pano = Equirectangular(512, 256, 512, 256)
+    pixels = gray(512, 256)
+    where = around(pano, longitude, latitude, radius)
+    paint(pixels, where, label)
+    found = detector().detect(pixels, projection=pano)
+    assert len(found) == 1, found.boxes_xyxy
+    assert hidden(found, 512, 256, 512)[where].all()
+
+
+def test_an_object_over_a_pole_takes_hardly_more_rows_than_it_has() -> None:
+    pixels = gray(1024, 512)
+    where = around(PANO, 0, -90, 20)
+    paint(pixels, where, FACE)
+    covered = hidden(detector().detect(pixels, projection=PANO), 1024, 512, 1024)
+    assert covered[where].all()
+    # 57 rows from the pole to 20 degrees, a margin of a tenth of both halves, and the ellipse.
+    assert not covered[: 512 - 57 - 12 - 8].any()
+
+
 def test_neighbours_stay_apart() -> None:
     pixels = gray(1024, 512)
     for longitude in (-180, -160, 60, 80, 100):
