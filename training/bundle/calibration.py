@@ -35,7 +35,7 @@ class ClassEvidence:
         covered_at: The same for 90 % coverage, per margin; float64, shape (M, N).
         margins: The margins tried, ascending, shape (M,).
         false_scores: Scores of finds that are certainly false, in fully labelled pictures; (F,).
-        true_scores: Scores of finds that match a true object in those pictures, shape (T,).
+        true_scores: Scores of finds that are right, in those pictures, shape (T,).
         labelled_pictures: Number of pictures in which every object of the class is labelled.
     """
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anonymization.taxonomy import Taxonomy
 from evaluation.judging import ClassJudgement, covered_thresholds, judge
-from evaluation.matching import NEITHER, RIGHT, WRONG
+from evaluation.matching import RIGHT, WRONG
 from evaluation.truth import PictureTruth
 from training.bundle.calibration import ClassEvidence, Floats
 
@@ -73,13 +72,8 @@ def _add(gathered: _Gathered, judged: ClassJudgement, covered: Floats, labelled:
     gathered.covered_at.append(covered)
     gathered.labelled_pictures += labelled
     gathered.false_scores.append(judged.scores[judged.matching.find_state == WRONG])
-    gathered.true_scores.append(judged.scores[_on_object(judged)])
-
-
-def _on_object(judged: ClassJudgement) -> NDArray[np.bool_]:
-    """Finds on an object, counted or not; those that nothing can be said of are left out."""
-    ignored = (judged.matching.find_state == NEITHER) & (judged.matching.find_truth >= 0)
-    return np.asarray((judged.matching.find_state == RIGHT) | ignored)
+    if labelled:  # as evaluation measures precision
+        gathered.true_scores.append(judged.scores[judged.matching.find_state == RIGHT])
 
 
 def _evidence(gathered: _Gathered, margins: Sequence[float]) -> ClassEvidence:
@@ -88,7 +82,7 @@ def _evidence(gathered: _Gathered, margins: Sequence[float]) -> ClassEvidence:
         covered_at=np.concatenate(gathered.covered_at, axis=1),
         margins=np.asarray(margins, dtype=np.float64),
         false_scores=np.concatenate(gathered.false_scores),
-        true_scores=np.concatenate(gathered.true_scores),
+        true_scores=np.concatenate([np.zeros(0), *gathered.true_scores]),
         labelled_pictures=gathered.labelled_pictures,
     )
 
