@@ -33,8 +33,10 @@ finds = Detections.from_boxes(
     masks=np.ones((len(boxes), 28, 28), np.float32),
 )
 result = judge_picture(
-    truth_of(image, objects, taxonomy), finds, card, taxonomy, rewrite=through_png
+    truth_of(image, objects, taxonomy), finds, card, taxonomy, rewrite=through_png,
+    pixels=np.full((height, width, 3), 128, np.uint8),
 )
+assert result.picture.kept.pixels == width * height - 200 * 360 * 360
 assert len(result.objects) == 200
 assert all(row.detected and row.covered for row in result.objects)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
