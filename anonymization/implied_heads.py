@@ -5,8 +5,9 @@ sits on top of a person that one of them does. An estimate, drawn generously; it
 face, is marked by its source, and no measured recall counts it.
 
 An adult standing is 7.5 heads tall and the shoulders are two heads wide, hats and hair left out
-(proportions as in drawing: Loomis, Figure Drawing for All It's Worth, 1943). A region of a sixth of
-the person's height leaves room for children and for hats.
+(proportions as in drawing: Loomis, Figure Drawing for All It's Worth, 1943). A region of a sixth
+of the person's height leaves room for children and for hats. Of a person who is seen in part it is
+more, up to all of it: where the head is cannot be told then, and rather too much is hidden.
 """
 
 from __future__ import annotations
@@ -24,16 +25,22 @@ from anonymization.panorama.wrapping import canonical
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+Rectangle = tuple[float, float, float, float]
 
 SOURCE = "person_outline"
 """Source of these finds in documents of detections."""
 
 HEIGHT_SHARE = 1 / 6
-"""Height of the region over that of an upright person's box."""
+"""Height of the region over that of a standing person's box."""
 
-WIDTH_SHARE = 1 / 2
-"""Height of the region over the width of the box where that is more: a person whose legs are hidden
-is as wide as before."""
+STANDING = 4.0
+"""A standing person is this many times as high as the body is wide, and more."""
+
+ALONE = 1.5
+"""A head by itself, all else hidden or cut off, is up to this many times as high as wide."""
+
+ASPECT = 1.5
+"""Height of a head over its width, with what is seen of hair and chin of a head that leans."""
 
 NARROW_SHARE = 0.45
 """Rows whose longest run is below this share of the region's height are a raised arm's: a forearm
@@ -75,8 +82,8 @@ def head_of(box_xyxy: Floats, inside: Bools | None, cut: Cut) -> Floats:
     Returns:
         float32, shape (4,); it may reach beyond the picture.
 
-    >>> head_of(np.float32([0, 0, 20, 60]), None, Cut()).tolist()
-    [-2.5, -2.5, 22.5, 12.5]
+    >>> head_of(np.float32([0, 0, 20, 90]), None, Cut()).tolist()
+    [-3.75, -3.75, 23.75, 18.75]
     """
     x0, y0, x1, y1 = (float(v) for v in box_xyxy)
     width, height = x1 - x0, y1 - y0
@@ -84,21 +91,10 @@ def head_of(box_xyxy: Floats, inside: Bools | None, cut: Cut) -> Floats:
         growth = (math.sqrt(2) - 1) / 2
         dx, dy = growth * width, growth * height
         return np.array([x0 - dx, y0 - dy, x1 + dx, y1 + dy], np.float32)
-    head = max(HEIGHT_SHARE * height, WIDTH_SHARE * width)
-    left, top, right, bottom = x0, y0, x1, min(y0 + head, y1)
-    if inside is not None and inside.any():
-        rows, columns = inside.shape
-        down, across = height / rows, width / columns
-        first, wide = _uppermost(inside, NARROW_SHARE * head / across)
-        top = y0 + first * down
-        if not (cut.left or cut.right):
-            # Above its first wide row a head is as high as it takes to get round, about a quarter.
-            top = max(top, y0 + wide * down - head / 4)
-        bottom = min(y0 + wide * down + head, y1)
-        start, end = (int((row - y0) / down) for row in (top, bottom - SHOULDERS_SHARE * head))
-        band = inside[start : max(end, wide + 1)]
-        there = np.flatnonzero(band.any(axis=0))
-        left, right = x0 + there[0] * across, x0 + (there[-1] + 1) * across
+    if inside is None or not inside.any():
+        (left, top, right, bottom), head = _of_box(box_xyxy)
+    else:
+        (left, top, right, bottom), head = _uppermost(box_xyxy, inside, cut)
     # Where the picture cuts a head it may be at its widest, and an ellipse is not at its end.
     left, right = (
         left - (right - left) * (cut.left and left - x0 < EDGE_PX),
@@ -109,20 +105,57 @@ def head_of(box_xyxy: Floats, inside: Bools | None, cut: Cut) -> Floats:
     return np.array([left - growth, top - growth, right + growth, bottom + growth], np.float32)
 
 
-def _uppermost(inside: Bools, narrow: float) -> tuple[int, int]:
-    """Return the first row of an outline, and the first that is no raised arm.
+def _of_box(box_xyxy: Floats) -> tuple[Rectangle, float]:
+    """Return where the head lies in a box of which no outline is known, and how high it is."""
+    x0, y0, x1, y1 = (float(v) for v in box_xyxy)
+    head = _height(y1 - y0, x1 - x0)
+    return (x0, y0, x1, min(y0 + head, y1)), head
 
-    Args:
-        inside: bool, shape (R, C), some of it set.
-        narrow: Cells in a row of which an arm has fewer.
+
+def _uppermost(box_xyxy: Floats, inside: Bools, cut: Cut) -> tuple[Rectangle, float]:
+    """Return where the head lies in an outline, and how high it is."""
+    x0, y0, x1, y1 = (float(v) for v in box_xyxy)
+    rows, columns = inside.shape
+    down, across = (y1 - y0) / rows, (x1 - x0) / columns
+    runs = _longest_runs(inside)
+    body = float(np.median(runs[runs > 0])) * across
+    head = _height(y1 - y0, body)
+    narrow = min(NARROW_SHARE * head / across, float(runs.max()))
+    first, wide = int(np.flatnonzero(runs)[0]), int(np.flatnonzero(runs >= narrow)[0])
+    # Of somebody in a crowd little but the head may be seen, and that is as wide as the body.
+    uppermost = runs[wide : wide + math.ceil(head / 4 / down)]
+    head = max(head, ASPECT * float(uppermost.max()) * across)
+    top, bottom = y0 + first * down, min(y0 + wide * down + head, y1)
+    if not (cut.left or cut.right):
+        # Above its first wide row a head is as high as it takes to get round, about a quarter.
+        top = max(top, y0 + wide * down - head / 4)
+    start, end = (int((row - y0) / down) for row in (top, bottom - SHOULDERS_SHARE * head))
+    there = np.flatnonzero(inside[start : max(end, wide + 1)].any(axis=0))
+    return (x0 + there[0] * across, top, x0 + (there[-1] + 1) * across, bottom), head
+
+
+def _height(height: float, body: float) -> float:
+    """Return the height of the region by the height of a box and the width of the body in it.
+
+    From a head alone, which it covers whole, to a standing person along a power of how many times
+    as high as wide the person is: of somebody seen from the waist up it covers nearly half.
+
+    >>> [round(_height(100, 100 / times), 1) for times in (1.0, 1.5, 2.3, 4.0, 6.0)]
+    [100.0, 100.0, 45.8, 16.7, 16.7]
     """
+    power = math.log(HEIGHT_SHARE) / math.log(ALONE / STANDING)
+    share = float((ALONE * body / height) ** power)
+    return height * min(max(share, HEIGHT_SHARE), 1.0)
+
+
+def _longest_runs(inside: Bools) -> NDArray[np.int64]:
+    """Return the cells of the longest run in each row of an outline; int64, shape (R,)."""
     runs: NDArray[np.int64] = np.zeros(inside.shape[0], np.int64)
     longest: NDArray[np.int64] = runs.copy()
     for column in inside.T:
         runs = np.where(column, runs + 1, 0)
         longest = np.maximum(longest, runs)
-    wide = np.flatnonzero(longest >= min(narrow, float(longest.max())))
-    return int(np.flatnonzero(longest)[0]), int(wide[0])
+    return longest
 
 
 def implied_heads(
