@@ -24,12 +24,13 @@ from anonymization.obscuring.obscure import (
     MASK_THRESHOLD,
     NO_GENERATORS,
     NO_OUTLINES,
+    class_spec,
     obscure,
 )
 from anonymization.obscuring.shapes import Outline
 from anonymization.panorama.gpano import ChosenProjection, choose_projection
 from anonymization.panorama.projection import Equirectangular
-from anonymization.panorama.wrapping import wrapped_copies
+from anonymization.panorama.wrapping import shifted, wrapped_copies
 from anonymization.pipeline import Cores
 from anonymization.regions import Regions, Spared
 from anonymization.settings import DEFAULT_TAXONOMY, Settings
@@ -59,6 +60,8 @@ class Decided:
         owners: Position in `detections` of each of `drawn`.
         hidden: What is obscured of `drawn`, in order.
         hidden_outlines: Exact pixels of finds, by position in `hidden`.
+        across: Positions in `hidden` of finds that go on across a whole panorama's seam, where both
+            sides are obscured.
     """
 
     detections: Detections
@@ -68,6 +71,7 @@ class Decided:
     owners: NDArray[np.int64]
     hidden: Detections
     hidden_outlines: Mapping[int, Outline]
+    across: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,7 @@ class Anonymizer:
         view = self.view(b"", width, height)
         found = self.detect(pixels, view=view)
         decided = self.decide(found, name=name, width=width, height=height, view=view)
-        hidden = self.obscure(pixels, decided.hidden, outlines=decided.hidden_outlines)
+        hidden = self.hide(pixels, decided)
         return AnonymizedImage(hidden, decided.detections, decided.spared)
 
     def view(self, xmp: bytes, width: int, height: int) -> ChosenProjection:
@@ -320,7 +324,10 @@ class Anonymizer:
         out = [one for one in spared if one.index < len(found) and one.index not in protected]
         hidden_at = np.flatnonzero(~np.isin(owners, [one.index for one in out]))
         hidden, hidden_outlines = _picked(drawn, found_outlines, hidden_at)
-        return Decided(found, found_outlines, tuple(out), drawn, owners, hidden, hidden_outlines)
+        across = _across_the_seam(hidden, owners[hidden_at], width, turn)
+        return Decided(
+            found, found_outlines, tuple(out), drawn, owners, hidden, hidden_outlines, across
+        )
 
     def _with_implied_heads(
         self,
@@ -364,6 +371,49 @@ class Anonymizer:
             generators=self.generators,
         )
 
+    def hide(self, pixels: NDArray[Any], decided: Decided, *, cmyk: bool = False) -> NDArray[Any]:
+        """Obscure what was decided; as `obscure`.
+
+        What lies across a panorama's seam is obscured on each side, and then on both sides as one,
+        or the seam would show as an edge in a blur, and one plate as two.
+        """
+        done = self.obscure(pixels, decided.hidden, outlines=decided.hidden_outlines, cmyk=cmyk)
+        if len(decided.across):
+            finds, outlines = _picked(decided.hidden, decided.hidden_outlines, decided.across)
+            self._over_the_seam(done, finds, outlines, cmyk=cmyk)
+        return done
+
+    def _over_the_seam(
+        self,
+        pixels: NDArray[Any],
+        finds: Detections,
+        outlines: Mapping[int, Outline],
+        *,
+        cmyk: bool,
+    ) -> None:
+        """Obscure finds whose boxes end beyond the picture on both sides at once, in place."""
+        width = pixels.shape[1]
+        half = min(
+            width // 2, max(self._reach(finds, i, outlines, width) for i in range(len(finds)))
+        )
+        strip = np.concatenate([pixels[:, width - half :], pixels[:, :half]], axis=1)
+        moved = {i: replace(drawn, x0=drawn.x0 + half - width) for i, drawn in outlines.items()}
+        hidden = self.obscure(strip, shifted(finds, half - width), outlines=moved, cmyk=cmyk)
+        pixels[:, width - half :], pixels[:, :half] = hidden[:, :half], hidden[:, half:]
+
+    def _reach(
+        self, finds: Detections, index: int, outlines: Mapping[int, Outline], width: int
+    ) -> int:
+        """Return how many columns to either side of the seam hold all that one find hides."""
+        spec = class_spec(finds, index, self.taxonomy)
+        boxes = [finds.boxes_xyxy[index], finds.merged_xyxy[index]]
+        boxes += [outlines[index].box_xyxy] if index in outlines else []
+        low, high = np.fmin.reduce(boxes), np.fmax.reduce(boxes)
+        sides = high[2:] - low[:2]
+        # A rotated box reaches out of the box around it by less than its own longer side.
+        growth = float(sides.max()) + (spec.margin + spec.feather) * float(sides.min()) + 2
+        return int(max(width - low[0], high[2] - width) + growth)
+
     def anonymize_file(
         self,
         source: str | os.PathLike[str],
@@ -398,12 +448,8 @@ class Anonymizer:
         view = self.view(picture.xmp, width, height)
         found = self.detect(picture.pixels, view=view)
         decided = self.decide(found, name=file.name, width=width, height=height, view=view)
-        hidden = self.obscure(
-            picture.native,
-            decided.hidden,
-            outlines=decided.hidden_outlines,
-            cmyk=picture.encoding.mode.startswith("CMYK"),
-        )
+        cmyk = picture.encoding.mode.startswith("CMYK")
+        hidden = self.hide(picture.native, decided, cmyk=cmyk)
         content = encode(picture, hidden, recompress=recompress)
         write_output(target, content, overwrite=overwrite)
         return AnonymizedImage(hidden, decided.detections, decided.spared)
@@ -435,3 +481,14 @@ def _with_copies(
     owners = [*range(len(detections)), *(i for i, _ in copies)]
     drawn = Detections.concatenate([detections, *(part for _, part in copies)])
     return drawn, np.asarray(owners, np.int64)
+
+
+def _across_the_seam(
+    hidden: Detections, owners: NDArray[np.int64], width: int, turn: float | None
+) -> NDArray[np.int64]:
+    """Return positions of finds that end beyond a whole panorama and are hidden on both sides."""
+    if turn is None or abs(turn - width) >= 0.5 or not len(hidden):
+        return np.zeros(0, np.int64)
+    both = np.bincount(owners)[owners] > 1
+    starts, ends = hidden.boxes_xyxy[:, 0], hidden.boxes_xyxy[:, 2]
+    return np.flatnonzero(both & (starts >= 0) & (starts < width) & (ends > width))

@@ -185,10 +185,9 @@ class Processor:
             outlines=finds.outlines,
             view=view,
         )
-        hidden = anonymizer.obscure(
+        hidden = anonymizer.hide(
             picture.native,
-            decided.hidden,
-            outlines=decided.hidden_outlines,
+            decided,
             cmyk=picture.encoding.mode.startswith("CMYK"),
         )
         content = encode(picture, hidden, recompress=self._options.recompress)

@@ -6,7 +6,9 @@ import pytest
 from anonymization.anonymizer import Anonymizer, NoNetworkError
 from anonymization.detection.finds import Detections
 from anonymization.job.outputs import instance_mask
+from anonymization.obscuring.shapes import Outline
 from anonymization.regions import Area, Regions
+from anonymization.settings import Settings
 
 WIDTH, HEIGHT = 200, 100
 ACROSS = Detections.from_boxes([[190, 40, 215, 60], [50, 40, 60, 50]], class_ids=[2, 2])
@@ -33,6 +35,59 @@ def test_both_sides_of_the_seam_are_hidden_and_numbered_alike() -> None:
     numbers = instance_mask(decided.drawn, tool.taxonomy, HEIGHT, WIDTH, numbers=decided.owners + 1)
     assert (numbers[50, 195], numbers[50, 5], numbers[45, 55]) == (1, 1, 2)
     assert len(decided.detections) == 2
+
+
+def hidden(tool: Anonymizer, pixels: np.ndarray, finds: Detections) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    view = tool.view(b"", width, height)
+    decided = tool.decide(finds, name="a", width=width, height=height, view=view)
+    return tool.hide(pixels, decided)
+
+
+def of(*given: str) -> Anonymizer:
+    return Anonymizer.for_known_regions(
+        settings=Settings.of(given), projection="equirectangular", seed=3
+    )
+
+
+def test_a_blur_across_the_seam_has_no_edge_there() -> None:
+    face = Detections.from_boxes([[160, 20, 240, 80]], class_ids=[0])
+    pixels = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
+    pixels[:, : WIDTH // 2] = 200
+    done = hidden(of("face.method=blur"), pixels, face).astype(int)
+    assert np.abs(done[30:70, -1] - done[30:70, 0]).max() < 25
+    assert (done[:, 90:130] == pixels[:, 90:130]).all()
+
+
+@pytest.mark.parametrize("shape", ["box", "rotated_box"])
+def test_a_plate_across_the_seam_is_one(shape: str) -> None:
+    plate = Detections.from_boxes([[170, 40, 230, 60]], class_ids=[2])
+    tool = of("license_plate.method=synthetic", f"license_plate.shape={shape}")
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    done = hidden(tool, pixels, plate)
+    whole = tool.obscure(np.concatenate([pixels, pixels], axis=1), plate)
+    joined = np.concatenate([done[:, 150:], done[:, :50]], axis=1)
+    np.testing.assert_array_equal(joined, whole[:, 150:250])
+
+
+def test_what_is_drawn_across_the_seam_is_hidden_on_both_sides() -> None:
+    mask = np.zeros((20, 40), bool)
+    mask[5:15] = True
+    person = Detections.from_boxes([[180, 40, 220, 60]], class_ids=[1])
+    tool = of("person.method=solid")
+    view = tool.view(b"", WIDTH, HEIGHT)
+    decided = tool.decide(
+        person,
+        name="a",
+        width=WIDTH,
+        height=HEIGHT,
+        view=view,
+        outlines={0: Outline(180, 40, mask)},
+    )
+    done = tool.hide(np.full((HEIGHT, WIDTH, 3), 200, np.uint8), decided)
+    assert not done[45:55, 180:].any()
+    assert not done[45:55, :20].any()
+    assert (done[:, 60:150] == 200).all()
 
 
 def test_an_object_across_the_seam_is_spared_only_where_both_sides_are() -> None:
