@@ -58,7 +58,7 @@ bench: $(STAMP) ## Measure: a training step against a bare loop, start-up of eac
 doctor: ## Say what this machine lacks, and what to do about it.
 	@$(or $(wildcard .venv/bin/python),$(PYTHON)) conf/doctor.py
 
-ui: $(STAMP) ## Open MLflow's pages on http://127.0.0.1:5000.
+ui: $(STAMP) ## Open MLflow's pages on http://127.0.0.1:5000; choose "Model training" at the top left, once.
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns.db}" --host 127.0.0.1 --port 5000
 
 label-studio: $(STAMP) $(LABEL_STUDIO) ## Start a Label Studio server of this machine, with an account, on http://127.0.0.1:8080.

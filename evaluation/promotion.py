@@ -475,7 +475,7 @@ def _recorded(
         return
     with stage_run("promotion", settings.tracking, params=asdict(settings.promotion)) as run:
         _record(run, settings, turn, verdict)
-        _record_turn(client, experiment, str(run.parent_id), turn, verdict)
+        _record_turn(client, str(run.parent_id), turn, verdict)
         yield str(run.run_id)
         run.log_artifact(REPORT)
         if page_of(turn).is_file():
@@ -507,14 +507,12 @@ def _record(run: Any, settings: Settings, turn: Turn, verdict: Verdict) -> None:
         run.log_artifact(path)
 
 
-def _record_turn(client: Any, experiment: str, run_id: str, turn: Turn, verdict: Verdict) -> None:
+def _record_turn(client: Any, run_id: str, turn: Turn, verdict: Verdict) -> None:
     """Record the headline on the turn's own run, which people list, sort and compare."""
     parent = StageRun(client, run_id, None)
     parent.log_metrics(headline_metrics(turn.evaluation))
     parent.set_tag("verdict", verdict.outcome)
     parent.set_tag("mlflow.note.content", verdict_note(shipped_verdict(verdict, turn)))
-    # Without it MLflow 3 opens the experiment on its pages for chat models.
-    client.set_experiment_tag(experiment, "mlflow.experimentKind", "custom_model_development")
 
 
 def _ship(verdict: Verdict, turn: Turn) -> None:
