@@ -118,19 +118,19 @@ def _read_region(result: Mapping[str, Any], reading: _Reading) -> None:
     region = str(result.get("id"))
     label = _label(result, kind, reading)
     if label is None:
-        reading.problems.append(f"region {region} has no label")
+        reading.problems.append(f"region {_place(result)} has no label")
         reading.lost = True
         return
-    _check_size(result, region, reading)
+    _check_size(result, reading)
     try:
         shape = value_to_shape(kind, result["value"], reading.size)
     except (KeyError, TypeError, ValueError, BrushError) as error:
         raise ResultError(
-            f"{reading.where}, region {region} ({label}): {error}. Delete the region in Label "
+            f"{reading.where}, region {_place(result, label)}: {error}. Delete the region in Label "
             "Studio and draw it again"
         ) from error
     if _is_empty(shape):
-        reading.problems.append(f"region {region} ({label}) is empty")
+        reading.problems.append(f"region {_place(result, label)} is empty")
         return
     parent = result.get("parentID")
     reading.regions[region] = _Region(region, label, shape, {str(parent)} if parent else set())
@@ -159,7 +159,22 @@ def _unknown(reading: _Reading, label: str, known: Iterable[str]) -> str:
     )
 
 
-def _check_size(result: Mapping[str, Any], region: str, reading: _Reading) -> None:
+def _place(result: Mapping[str, Any], label: str | None = None) -> str:
+    """Name a region for people: its id, which no screen shows, its label, and where it lies."""
+    said = [label] if label else []
+    value = result.get("value") or {}
+    points = value.get("points") or [[value.get("x"), value.get("y")]]
+    try:
+        left, top = (sum(float(point[axis]) for point in points) / len(points) for axis in (0, 1))
+    except (IndexError, KeyError, TypeError, ValueError):  # a brush, or no place at all
+        pass
+    else:
+        said.append(f"at {left:.0f} % from the left, {top:.0f} % from the top")
+    return f"{result.get('id')}" + (f" ({', '.join(said)})" if said else "")
+
+
+def _check_size(result: Mapping[str, Any], reading: _Reading) -> None:
+    region = _place(result)
     size = (result.get("original_width"), result.get("original_height"))
     if size != (reading.size.width, reading.size.height):
         raise ResultError(
@@ -202,7 +217,7 @@ def _read_words(result: Mapping[str, Any], reading: _Reading) -> None:
     for word in (result.get("value") or {}).get("choices") or []:
         if word not in meanings:
             raise ResultError(
-                f"{reading.where}, region {region.id}: {name} is {word!r}; expected "
+                f"{reading.where}, region {_place(result)}: {name} is {word!r}; expected "
                 f"{' or '.join(meanings)}. Choose again in Label Studio"
             )
         region.words[name] = meanings[word]
