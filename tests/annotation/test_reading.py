@@ -156,9 +156,9 @@ def test_an_empty_region_is_left_out_and_comes_back_to_people(read):
     result[0]["value"]["radiusX"] = 0
     dataset, report = read(opinion(7, result=result))
     assert dataset.annotations == ()
-    assert report["problems"] == [
-        {"task": 12, "annotation": 7, "problem": "region object-21 (face) is empty"}
-    ]
+    place = "face, at 15 % from the left, 25 % from the top"
+    problem = f"region object-21 ({place}) is empty"
+    assert report["problems"] == [{"task": 12, "annotation": 7, "problem": problem}]
     assert sha(1) in suspicious_labels(dataset)
 
 
