@@ -403,14 +403,18 @@ def link_restored(client: Any, parent: str) -> dict[str, str]:
         Run id per linked stage.
     """
     linked = {}
+    tags = client.get_run(parent).data.tags
     for stage, run_id in _stage_run_ids().items():
+        tag = f"linked.{stage.replace('@', '.')}"
         try:
             made_in = client.get_run(run_id).data.tags.get("mlflow.parentRunId")
         except Exception:  # noqa: BLE001 - made elsewhere or deleted: its id still says which
             made_in = None
         if made_in != parent:
-            client.set_tag(parent, f"linked.{stage.replace('@', '.')}", run_id)
+            client.set_tag(parent, tag, run_id)
             linked[stage] = run_id
+        elif tag in tags:  # an earlier stage of this turn still saw the result of the last one
+            client.delete_tag(parent, tag)
     return linked
 
 

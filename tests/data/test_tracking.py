@@ -119,6 +119,21 @@ def test_a_stage_that_dvc_restored_links_the_run_that_made_it(repo):
     assert tags["linked.training.mask_rcnn"] == made.run_id
 
 
+def test_a_link_to_the_last_turn_goes_once_this_turn_has_a_result_of_its_own(repo):
+    with stage_run("evaluation", CONFIG) as last:
+        pass
+    write_json(repo / "reports/evaluation.json", {"run_id": last.run_id})
+    (repo / "params.yaml").write_text("seed: 9\n")
+    with stage_run("training", CONFIG):
+        pass
+    with stage_run("evaluation", CONFIG) as run:
+        assert "linked.evaluation" in open_client().get_run(run.parent_id).data.tags
+    write_json(repo / "reports/evaluation.json", {"run_id": run.run_id})
+    with stage_run("promotion", CONFIG):
+        pass
+    assert "linked.evaluation" not in open_client().get_run(run.parent_id).data.tags
+
+
 def test_an_unusable_server_stops_the_stage_at_its_start(repo, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://nowhere")
     with (
