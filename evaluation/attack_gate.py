@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from anonymization.taxonomy import ClassSpec, Taxonomy
-from evaluation.bound import CONFIDENCE, exact_lower
 from evaluation.gate import Criterion
-from evaluation.measures.leaks import rows_of, used_setting
+from evaluation.measures.leaks import above_chance, leak_bound, rows_of, used_setting
 
-TAKES_NOTHING = ("none", "solid", "synthetic")
-"""Methods whose output does not depend on the pixels they hide, and the one that hides nothing,
-which coverage judges: there is nothing to attack."""
+TAKES_NOTHING = ("solid", "synthetic")
+"""Methods whose output does not depend on the pixels they hide: there is nothing to attack."""
 
 AGAIN = "python -m evaluation.attack --json reports/attack.json (docs/evaluation.md, Attack)"
 
@@ -30,6 +28,10 @@ def check_attack(
     for name in taxonomy.gated:
         spec = taxonomy[name]
         rows = rows_of(attack, spec) if attack else []
+        if spec.method == "none":
+            said = f"{name}: none leaves every pixel as it is. Choose a method, or do not gate it"
+            yield Criterion("attack", False, said, class_name=name)
+            continue
         yield _withstood(name, spec, rows) if rows else _unattacked(name, spec, required)
 
 
@@ -44,18 +46,18 @@ def _unattacked(name: str, spec: ClassSpec, required: bool) -> Criterion:
 
 
 def _withstood(name: str, spec: ClassSpec, rows: list[dict[str, Any]]) -> Criterion:
-    worst = max(rows, key=_above_chance)
+    worst = max(rows, key=above_chance)
     said = (
         f"{name}: {_named(spec)}, worst of {len(rows)} attacks on it: {worst['attack']} "
         f"{worst['leaked']} of {worst['total']}, chance {1 / worst['total']:.3f}"
     )
     return Criterion(
         "attack",
-        _above_chance(worst) <= 0,
+        above_chance(worst) <= 0,
         said,
         class_name=name,
         value=worst["leaked"] / worst["total"],
-        bound=_lower(worst),
+        bound=leak_bound(worst),
         limit=1 / worst["total"],
     )
 
@@ -81,7 +83,7 @@ def _attackable(taxonomy: Taxonomy) -> dict[tuple[str, float], list[str]]:
     """Return the gated classes by method and strength, of methods that show something."""
     found: dict[tuple[str, float], list[str]] = {}
     for name in taxonomy.gated:
-        if taxonomy[name].method not in TAKES_NOTHING:
+        if taxonomy[name].method not in (*TAKES_NOTHING, "none"):
             found.setdefault(used_setting(taxonomy[name]), []).append(name)
     return found
 
@@ -98,12 +100,3 @@ def _present(setting: tuple[str, float]) -> str:
 
 def _named(spec: ClassSpec) -> str:
     return f"{spec.method} {used_setting(spec)[1]:g}"
-
-
-def _lower(row: Mapping[str, Any]) -> float:
-    """Return the lower bound of a leak rate, from its counts: what a row says of itself is moot."""
-    return float(exact_lower(row["leaked"], row["total"], confidence=CONFIDENCE))
-
-
-def _above_chance(row: Mapping[str, Any]) -> float:
-    return _lower(row) - 1 / float(row["total"])

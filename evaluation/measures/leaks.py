@@ -13,8 +13,13 @@ from typing import Any
 from anonymization.files import read_json
 from anonymization.taxonomy import STRENGTH_MIN, ClassSpec, Taxonomy
 from data.layout import REPORTS
+from evaluation.bound import CONFIDENCE, exact_lower
 
 ATTACK = REPORTS / "attack.json"
+
+TARGETS_MIN = 20
+"""Objects below which an attack cannot say that anything holds. Above chance begins at four that
+leak, of twenty one in five; of two even both are within chance."""
 
 
 def read_attack(taxonomy: Taxonomy, path: Path = ATTACK) -> dict[str, Any] | None:
@@ -50,13 +55,31 @@ def used_setting(spec: ClassSpec) -> tuple[str, float]:
 
 
 def rows_of(attack: Mapping[str, Any], spec: ClassSpec) -> list[dict[str, Any]]:
-    """Return what was measured of the way a class is obscured; an empty row measured nothing."""
+    """Return what was measured of the way a class is obscured.
+
+    A row of too few objects is left out, unless what leaked of them is above chance even so.
+    """
     wanted = used_setting(spec)
+    own = [row for row in attack["rows"] if (row["method"], row["strength"]) == wanted]
     return [
         row
-        for row in attack["rows"]
-        if (row["method"], row["strength"]) == wanted and row["total"] > 0
+        for row in own
+        if row["total"] >= TARGETS_MIN or (row["total"] > 0 and above_chance(row) > 0)
     ]
+
+
+def leak_bound(row: Mapping[str, Any]) -> float:
+    """Return the lower bound of a leak rate, from its counts: what a row says of itself is moot."""
+    return float(exact_lower(row["leaked"], row["total"], confidence=CONFIDENCE))
+
+
+def above_chance(row: Mapping[str, Any]) -> float:
+    """Return by how much the bound of a leak rate lies above chance.
+
+    >>> above_chance({"leaked": 9, "total": 60}) > 0 > above_chance({"leaked": 2, "total": 2})
+    True
+    """
+    return leak_bound(row) - 1 / float(row["total"])
 
 
 def not_attacked(attack: Mapping[str, Any] | None, taxonomy: Taxonomy) -> Iterator[str]:

@@ -217,6 +217,9 @@ BLURRED = Taxonomy({"plate": ClassSpec("box", "box", "blur", strength=0.8)})
         (attack_on(measured_row(0.8, 3)), True, "worst of 1 attacks on it: plates read 3 of 60"),
         (attack_on(measured_row(0.6, 9)), False, "blur 0.8 was not attacked. Run python -m"),
         (attack_on(measured_row(0.8, 0) | {"total": 0}), False, "blur 0.8 was not attacked"),
+        (attack_on(measured_row(0.8, 2) | {"total": 2}), False, "blur 0.8 was not attacked"),
+        (attack_on(measured_row(0.8, 0) | {"total": 19}), False, "blur 0.8 was not attacked"),
+        (attack_on(measured_row(0.8, 5) | {"total": 5}), False, "plates read 5 of 5"),
         (None, False, "blur 0.8 was not attacked"),
     ],
     ids=[
@@ -224,6 +227,9 @@ BLURRED = Taxonomy({"plate": ClassSpec("box", "box", "blur", strength=0.8)})
         "within noise",
         "another strength",
         "of nothing",
+        "so few that chance is one in two",
+        "too few to tell",
+        "few, and all of them leak",
         "none",
     ],
 )
@@ -244,7 +250,17 @@ def test_where_the_attack_is_optional_the_verdict_warns_of_what_was_not_attacked
     assert not any(c.passed for c in check_attack(leaking, BLURRED, required=False))
 
 
-@pytest.mark.parametrize("method", ["solid", "synthetic", "none"])
+@pytest.mark.parametrize("attack", [None, attack_on(measured_row(0.8, 0))])
+@pytest.mark.parametrize("required", [True, False])
+def test_a_gated_class_that_is_left_as_it_is_is_refused(attack: Any, required: bool) -> None:
+    taxonomy = Taxonomy({"plate": replace(BLURRED["plate"], method="none")})
+    (criterion,) = check_attack(attack, taxonomy, required=required)
+    assert not criterion.passed
+    assert criterion.reason.startswith("plate: none leaves every pixel as it is.")
+    assert list(attack_warnings(attack, taxonomy)) == []
+
+
+@pytest.mark.parametrize("method", ["solid", "synthetic"])
 def test_a_way_that_shows_nothing_of_what_it_hides_needs_no_attack(method: str) -> None:
     taxonomy = Taxonomy({"plate": replace(BLURRED["plate"], method=method)})
     (criterion,) = check_attack(None, taxonomy)
@@ -275,7 +291,8 @@ def test_each_method_and_strength_has_a_digest_of_its_own() -> None:
 def test_an_attack_keeps_what_it_attacked_and_with_what(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    paper = [("plates read", "12 plates", PLATES, plates_look(PixelReader(limit=1.0), PLATES))]
+    plates = drawn_plates(20)
+    paper = [("plates read", "20 plates", plates, plates_look(PixelReader(limit=1.0), plates))]
     monkeypatch.setattr("evaluation.attack.materials", lambda given: iter(paper))
     monkeypatch.setattr("data.reference.frozen_taxonomy", lambda: BLURRED)
     main(["--json", str(tmp_path / "attack.json")])
