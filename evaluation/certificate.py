@@ -177,7 +177,7 @@ def _attack(attack: Mapping[str, Any] | None) -> Iterator[Block]:
     if attack is None:
         yield Paragraph("Not measured.")
         return
-    own = [row for row in attack["rows"] if row["default_of"]]
+    own = [row for row in attack["rows"] if row["default_of"] and row["method"] != "none"]
     able = [row for row in attack["rows"] if row["method"] == "none"]
     others = len(attack["rows"]) - len(own) - len(able)
     left = f" {others} rows on other ways stand in reports/attack.json." if others else ""
@@ -201,7 +201,7 @@ def _attack_row(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{ratio(row['lower'])} to {ratio_up(row['upper'])}",
         ratio(row["chance"]),
         said,
-        ", ".join(row["default_of"]) or "–",
+        "–" if plain else ", ".join(row["default_of"]) or "–",
     )
 
 

@@ -134,6 +134,21 @@ def test_false_finds_and_hidden_shares_of_a_statement_are_rounded_up() -> None:
     assert "hidden all the same: 0.001." in text
 
 
+def test_a_class_that_is_left_as_it_is_adds_no_row_of_the_attack() -> None:
+    row = {
+        "attack": "plates read", "method": "none", "strength": 0.0, "default_of": ["face"],
+        "leaked": 60, "total": 60, "rate": 1.0, "lower": 0.95, "upper": 1.0, "chance": 0.1,
+        "refused": True,
+    }  # fmt: skip
+    attack = {"date": "2026-01-02", "material": "60 plates", "rows": [row]}
+    text = to_markdown(certificate("a map", measured(), judged(), TAXONOMY, attack))
+    assert text.count("| plates read |") == 1
+    assert "what the engine can | – |" in text
+    assert "rows on other ways" not in text
+    page = render(measured(), TAXONOMY, [], raw=False, verdict=judged(), attack=attack)
+    assert page.count("<td>plates read</td>") == 1
+
+
 USE = "Straßenkarte für Łódź, Αθήνα и Москва: <b>“street level”</b> & ½"
 
 
