@@ -241,18 +241,32 @@ class Settings:
         changed = dataclasses.replace(card, taxonomy=self.taxonomy(card.taxonomy))
         return changed.with_thresholds(thresholds)
 
-    def warnings(self) -> list[str]:
-        """Return one line for each setting that does not do what it says."""
-        return [
+    def warnings(self, taxonomy: Taxonomy) -> list[str]:
+        """Return one line for each setting that does not do what it says.
+
+        Args:
+            taxonomy: With these settings.
+        """
+        generators = [
             f"{name}.generator is not used: it draws for {name}.method synthetic alone"
             for name, change in self.classes.items()
             if change.generator is not None and change.method != "synthetic"
-        ] + [
+        ]
+        strengths = [
             f"{name}.strength is {change.strength:g}; {STRENGTH_MIN:g} is used, below which faces "
             "and characters stay readable"
             for name, change in self.classes.items()
             if change.strength is not None and change.strength < STRENGTH_MIN
         ]
+        return [*generators, *strengths, *self._unhidden_heads(taxonomy)]
+
+    def _unhidden_heads(self, taxonomy: Taxonomy) -> list[str]:
+        person, head = taxonomy.keypoint_class, taxonomy.head_class
+        if not self.implying_head(taxonomy) or head is None:
+            return []
+        if head not in self.disabled and taxonomy[head].method != "none":
+            return []
+        return [f"{person}.head hides no head: class {head}, which heads get, is not hidden"]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types, for reports."""

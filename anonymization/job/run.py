@@ -58,14 +58,14 @@ def run(job: Job) -> int:
     )
     check_places(job, plan)
     bundle = _bundle(job)
-    for line in job.settings.warnings():
-        say(f"warning: {line}")
     from anonymization.pipeline import Cores
     from anonymization.regions import Regions
 
     regions = Regions.read(job.regions) if job.regions is not None else Regions()
     cores = Cores.between(job.workers, job.threads, len(plan.tasks))
     anonymizer = _anonymizer(job, bundle, regions, cores)
+    for line in job.settings.warnings(anonymizer.taxonomy):
+        say(f"warning: {line}")
     for name, generator in sorted(anonymizer.generators.items()):
         say(f"warning: generator of {name}: {generator.card.note}")
     interruption = Interruption()

@@ -91,25 +91,35 @@ class GeneratorCard:
 class FaceGenerator:
     """Draws faces for regions; safe to call from several threads."""
 
-    def __init__(self, card: GeneratorCard, graph: bytes, *, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        card: GeneratorCard,
+        graph: bytes,
+        *,
+        seed: int | None = None,
+        name: str = "the face generator",
+    ) -> None:
         """Load a graph and let it draw once.
 
         Args:
             card: What it is.
             graph: The ONNX file's bytes, whose digest the caller has checked.
             seed: Of the run; None draws one.
+            name: What to call it in errors.
 
         Raises:
             GeneratorError: If the graph cannot be loaded, or does not return a face.
         """
         self.card = card
+        self._name = name
         self._seed = secrets.randbits(64) if seed is None else seed
         try:
             # One thread: pictures run side by side, and one face takes milliseconds.
-            self._runtime: Runtime = OnnxRuntime(graph, name="the face generator", threads=1)
+            self._runtime: Runtime = OnnxRuntime(graph, name=name, threads=1)
             self.draw(0)
         except (RuntimeLoadError, InferenceError) as error:
-            raise GeneratorError(f"{error}. Make it again: {COMMAND} FOLDER") from error
+            reason = str(error).rstrip(".")
+            raise GeneratorError(f"{reason}. Make it again: {COMMAND} FOLDER") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, seed: int | None = None) -> FaceGenerator:
@@ -137,7 +147,7 @@ class FaceGenerator:
                 f"{folder / GRAPH} has sha256 {found}; its card says {card.sha256}: "
                 f"it was changed or damaged. {again}"
             )
-        return cls(card, graph, seed=seed)
+        return cls(card, graph, seed=seed, name=f"{folder}: the face generator")
 
     def draw(self, seed: int | list[int]) -> Rgb:
         """Draw the face of a seed; uint8 (side, side, 3), RGB.
@@ -151,7 +161,7 @@ class FaceGenerator:
         face = np.asarray(outputs.get("faces", np.zeros(0)))
         if face.shape != (1, 3, card.side, card.side) or not np.isfinite(face).all():
             raise InferenceError(
-                f"the face generator returned faces of shape {face.shape}; expected finite "
+                f"{self._name} returned faces of shape {face.shape}; expected finite "
                 f"(1, 3, {card.side}, {card.side})"
             )
         levels = np.rint(np.clip(face[0].transpose(1, 2, 0) * 127.5 + 127.5, 0, 255))

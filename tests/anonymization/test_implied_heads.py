@@ -213,6 +213,16 @@ def test_only_persons_have_heads() -> None:
         Settings.of(["person.head=often"])
 
 
+@pytest.mark.parametrize("face", ["face.enabled=false", "face.method=none"])
+def test_heads_that_are_asked_for_and_not_hidden_are_warned_of(face: str) -> None:
+    asked = Settings.of(["person.method=none", "person.head=unless_hidden"])
+    assert asked.warnings(asked.taxonomy(DEFAULT_TAXONOMY)) == []
+    given = asked.updated(Settings.of([face]))
+    assert given.warnings(given.taxonomy(DEFAULT_TAXONOMY)) == [
+        "person.head hides no head: class face, which heads get, is not hidden"
+    ]
+
+
 def test_a_document_says_where_a_head_comes_from_and_is_read_back_without_a_second_one() -> None:
     truth = on_picture(standing()[0], 120, 20, (HEIGHT, WIDTH))
     anonymizer = showing_persons()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,7 @@ from anonymization.detection.runtime import InferenceError
 from anonymization.obscuring.generator import COMMAND, FaceGenerator, GeneratorCard, GeneratorError
 from anonymization.obscuring.obscure import obscured_regions
 from anonymization.panorama.wrapping import wrapped_copies
-from anonymization.settings import GENERATOR_COMMAND, Settings, SettingsError
+from anonymization.settings import DEFAULT_TAXONOMY, GENERATOR_COMMAND, Settings, SettingsError
 
 HEIGHT, WIDTH = 80, 100
 FACES = Detections.from_boxes(
@@ -149,7 +151,7 @@ def test_a_generator_is_for_faces_alone(face_generator: Path) -> None:
 
 def test_a_generator_without_its_method_is_said_not_to_be_used(face_generator: Path) -> None:
     given = Settings.of([f"face.generator={face_generator}"])
-    assert given.warnings() == [
+    assert given.warnings(DEFAULT_TAXONOMY) == [
         "face.generator is not used: it draws for face.method synthetic alone"
     ]
     assert Anonymizer.for_known_regions(settings=given).generators == {}
@@ -196,6 +198,17 @@ def test_a_wrong_card_is_refused(
 def test_a_folder_without_a_generator_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GeneratorError, match=r"no generator of faces.*zoo.faces"):
         FaceGenerator.load(tmp_path)
+
+
+def test_what_a_generator_cannot_do_is_said_with_its_folder(face_generator: Path) -> None:
+    graph = face_generator / "generator.onnx"
+    graph.write_bytes(b"no graph")
+    changed(face_generator, sha256=hashlib.sha256(b"no graph").hexdigest())
+    message = (
+        f"^{re.escape(str(face_generator))}: the face generator cannot be loaded.*[^.]\\. Make"
+    )
+    with pytest.raises(GeneratorError, match=message):
+        FaceGenerator.load(face_generator)
 
 
 def test_what_is_no_graph_is_refused() -> None:
