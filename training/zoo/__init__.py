@@ -1,1 +1,1 @@
-"""Day zero: a bundle of COCO-pretrained networks, without training."""
+"""Without training: a bundle of COCO-pretrained networks, and a generator of faces."""
