@@ -71,16 +71,22 @@ class Visible:
         return {"class": values.pop("class_name")} | values | {"box": list(self.box)}
 
 
-def audited(found: Detections, card: Card, rule: AuditRule) -> Detections:
+def audited(
+    found: Detections, card: Card, rule: AuditRule, *, implying_head: bool = False
+) -> Detections:
     """Keep the finds that the audit looks at.
 
     Args:
         found: Every find of both networks down to `lowest_score`.
         card: Thresholds and classes; classes with method `none` are not looked at.
         rule: How strict.
+        implying_head: Whether a person's outline implies a head: persons are looked at then, too.
     """
+    person = card.taxonomy.keypoint_class if implying_head else None
     limits = np.array([card.thresholds[name] for name in card.taxonomy.names], np.float32)
-    hidden = np.array([card.taxonomy[n].method != "none" for n in card.taxonomy.names], bool)
+    hidden = np.array(
+        [n == person or card.taxonomy[n].method != "none" for n in card.taxonomy.names], bool
+    )
     if not len(found):
         return found
     needed = limits[found.class_ids]
@@ -109,7 +115,7 @@ def still_visible(
     """Return the finds of the audit that the obscured regions do not hide.
 
     Args:
-        found: What the audit looks at.
+        found: What the audit looks at; classes with method `none` are not asked for.
         hidden: What was obscured.
         taxonomy: How.
         height: Rows of the picture.
@@ -128,6 +134,8 @@ def still_visible(
     visible = []
     for index in range(len(found)):
         spec = class_spec(found, index, taxonomy)
+        if spec.method == "none":
+            continue
         own = region(
             found,
             index,

@@ -220,7 +220,7 @@ class Processor:
         again = decode(content, name=f"anonymized {task.shown}", max_pixels=anonymizer.max_pixels)
         found = anonymizer.detect(again.pixels, view=view, score_min=lowest_score(card, rule))
         looked_at = anonymizer.decide(
-            audited(found, card, rule),
+            audited(found, card, rule, implying_head=anonymizer.implying_head),
             name=task.name,
             width=again.width,
             height=again.height,

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from anonymization.anonymizer import Anonymizer
 from anonymization.bundle import Bundle
 from anonymization.detection.finds import Detections
 from anonymization.job.audit import AuditRule, audited, still_visible
 from anonymization.settings import DEFAULT_TAXONOMY as TAXONOMY
+from anonymization.settings import Settings
 from anonymization.taxonomy import Taxonomy
 
 FACE, PERSON, PLATE, VEHICLE = range(4)
@@ -65,3 +67,18 @@ def test_finds_are_looked_at_from_a_share_of_their_threshold(constant_bundle: Bu
     )
     kept = audited(found, constant_bundle.card, AuditRule(threshold_share=0.5))
     np.testing.assert_allclose(kept.scores, [0.26])
+
+
+def test_persons_who_stay_visible_are_looked_at_for_the_heads_that_they_imply(
+    constant_bundle: Bundle,
+) -> None:
+    settings = Settings.of(["person.method=none", "person.head=unless_hidden"])
+    card, rule = settings.card(constant_bundle.card), AuditRule()
+    missed = find([100, 100, 150, 300], PERSON)
+    assert len(audited(missed, card, rule)) == 0
+    kept = audited(missed, card, rule, implying_head=True)
+    anonymizer = Anonymizer.for_known_regions(card=constant_bundle.card, settings=settings)
+    looked_at = anonymizer.decide(kept, name="a", width=400, height=400).hidden
+    assert [TAXONOMY.names[i] for i in looked_at.class_ids] == ["person", "face"]
+    assert visible(looked_at, Detections.empty(), anonymizer.taxonomy) == [0.0]
+    assert visible(looked_at, looked_at.select([1]), anonymizer.taxonomy) == []
