@@ -151,6 +151,23 @@ def test_a_network_that_will_be_refused_may_go_on_finding_down_to_a_precision() 
     assert strict == kept
 
 
+def test_what_is_precise_leaves_the_limit_on_false_finds_to_the_other_classes() -> None:
+    seen = [0.9] * 60 + [0.3] * 20 + [-np.inf] * 20
+    faces = evidence(seen, [seen], [0.0], [0.95] * 6 + [0.4] * 9)
+    some = [0.9] * 5 + [0.6] * 10 + [0.2] * 30 + [-np.inf] * 55
+    persons = evidence(some, [some], [0.0], [0.7] * 5 + [0.5] * 5 + [0.25] * 90)
+    goals = {"face": GOAL, "person": GOAL}
+
+    both = choose({"face": faces, "person": persons}, goals, false_finds_max=1.0)
+    freed = choose(
+        {"face": faces, "person": persons}, goals, false_finds_max=1.0, hopeless_precision=0.5
+    )
+
+    assert both["person"].threshold == pytest.approx(0.9)
+    assert freed["face"].threshold == pytest.approx(0.3)
+    assert freed["person"].threshold == pytest.approx(0.6)
+
+
 def test_where_not_even_the_fewest_false_finds_fit_they_are_taken() -> None:
     noisy = evidence([0.9] * 100 + [0.2] * 100, [[0.9] * 200], [0.0], [0.95] * 30)
     choices = choose({"face": noisy}, {"face": GOAL}, false_finds_max=1.0)

@@ -163,16 +163,16 @@ def choose(
     those that are alike, the one with the fewest false finds. Where none makes it likely, the
     network will be refused, and what it hides is all that it can still be good for: then the
     product of all recalls is made as large as it goes, so that no class is given up for another,
-    and `hopeless_precision` lets each class go below what the limit allows. Where none fits, each
-    class takes its fewest. A class without objects in val gets the lowest threshold: what was not
-    measured must not cost a person.
+    and `hopeless_precision` lets each class that is so precise go below what the limit allows, and
+    leaves the limit to the others. Where none fits, each class takes its fewest. A class without
+    objects in val gets the lowest threshold: what was not measured must not cost a person.
 
     Args:
         evidence: What val showed, per class.
         goals: What each class has to reach.
         false_finds_max: Most false finds per fully labelled picture, all classes together.
         hopeless_precision: Precision down to which each class of a network without hope goes on,
-            whatever the limit says; None keeps to the limit.
+            whatever the limit says; None keeps all to the limit.
     """
     steps = {name: list(settings(evidence[name], goals[name])) for name in evidence}
     usable = {name: listed for name, listed in steps.items() if listed}
@@ -180,10 +180,14 @@ def choose(
     if np.prod([setting.likely for setting in taken.values()]) < HOPEFUL:
         taken = _best_within(usable, goals, false_finds_max, _recall_worth)
         if hopeless_precision is not None:
-            taken = {
-                name: _lowered(usable[name], evidence[name], setting, hopeless_precision)
-                for name, setting in taken.items()
+            lowered = {
+                name: setting
+                for name in taken
+                if (setting := _lowered(usable[name], evidence[name], hopeless_precision))
+                and setting.threshold <= taken[name].threshold
             }
+            rest = {name: listed for name, listed in usable.items() if name not in lowered}
+            taken = lowered | _best_within(rest, goals, false_finds_max, _recall_worth)
     return {
         name: _choice(evidence[name], goals[name], taken[name])
         if name in taken
@@ -230,17 +234,10 @@ def _best_within(
     return chosen
 
 
-def _lowered(
-    steps: list[Setting], evidence: ClassEvidence, setting: Setting, precision_min: float
-) -> Setting:
-    """Return the setting of the lowest threshold that is precise enough, or the one given."""
-    precise = [
-        step
-        for step in steps
-        if step.threshold <= setting.threshold
-        and (_precision(evidence, step.threshold) or 0.0) >= precision_min
-    ]
-    return precise[-1] if precise else setting
+def _lowered(steps: list[Setting], evidence: ClassEvidence, precision_min: float) -> Setting | None:
+    """Return the setting of the lowest threshold that is precise enough, if there is one."""
+    precise = [s for s in steps if (_precision(evidence, s.threshold) or 0.0) >= precision_min]
+    return precise[-1] if precise else None
 
 
 def _precision(evidence: ClassEvidence, threshold: float) -> float | None:
