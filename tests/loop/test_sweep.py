@@ -132,7 +132,10 @@ def test_a_sweep_killed_twice_ends_with_each_trial_counted_once(turned, tmp_path
 
     told = trials(turned)
     assert [trial.state.name for trial in told] == ["COMPLETE", "COMPLETE"]
-    assert third.text().count("trial 1 of 2") == third.text().count("trial 2 of 2") == 1
+    # On a busy machine the second sweep may have come to its second trial before it was held.
+    done = 1 if "trial 2 of 2" in second.text() else 0
+    assert third.text().count("trial 1 of 2") == 1 - done
+    assert third.text().count("trial 2 of 2") == 1
     assert len(turned.dvc("exp", "list", "--name-only").stdout.split()) == 2
     assert status(turned) == "", "the workspace is as it was"
     assert not list((turned.path / ".dvc/tmp/exps/standalone").glob("tmp*")), "left behind"
