@@ -160,7 +160,7 @@ def _unknown(reading: _Reading, label: str, known: Iterable[str]) -> str:
 
 
 def _place(result: Mapping[str, Any], label: str | None = None) -> str:
-    """Name a region for people: its id, which no screen shows, its label, and where it lies."""
+    """Name a region for people: its id, which shows once it is selected, its label, its place."""
     said = [label] if label else []
     value = result.get("value") or {}
     points = value.get("points") or [[value.get("x"), value.get("y")]]
