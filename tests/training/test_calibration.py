@@ -153,17 +153,17 @@ def test_a_network_that_will_be_refused_may_go_on_finding_down_to_a_precision() 
 
 def test_what_is_precise_leaves_the_limit_on_false_finds_to_the_other_classes() -> None:
     seen = [0.9] * 60 + [0.3] * 20 + [-np.inf] * 20
-    faces = evidence(seen, [seen], [0.0], [0.95] * 6 + [0.4] * 9)
-    some = [0.9] * 5 + [0.6] * 10 + [0.2] * 30 + [-np.inf] * 55
-    persons = evidence(some, [some], [0.0], [0.7] * 5 + [0.5] * 5 + [0.25] * 90)
+    few = [0.9] * 3 + [0.6] * 6 + [-np.inf] * 91
+    found = {
+        "face": evidence(seen, [seen], [0.0], [0.95] * 1 + [0.4] * 4),
+        "person": evidence(few, [few], [0.0], [0.95] * 5 + [0.7] * 5),  # never precise
+    }
     goals = {"face": GOAL, "person": GOAL}
 
-    both = choose({"face": faces, "person": persons}, goals, false_finds_max=1.0)
-    freed = choose(
-        {"face": faces, "person": persons}, goals, false_finds_max=1.0, hopeless_precision=0.5
-    )
+    shared = choose(found, goals, false_finds_max=1.0)
+    freed = choose(found, goals, false_finds_max=1.0, hopeless_precision=0.5)
 
-    assert both["person"].threshold == pytest.approx(0.9)
+    assert shared["person"].threshold == pytest.approx(0.9)
     assert freed["face"].threshold == pytest.approx(0.3)
     assert freed["person"].threshold == pytest.approx(0.6)
 
