@@ -24,13 +24,13 @@ from anonymization.obscuring.obscure import (
     MASK_THRESHOLD,
     NO_GENERATORS,
     NO_OUTLINES,
-    class_spec,
     obscure,
 )
+from anonymization.obscuring.seam import obscure_wrapped
 from anonymization.obscuring.shapes import Outline
 from anonymization.panorama.gpano import ChosenProjection, choose_projection
 from anonymization.panorama.projection import Equirectangular
-from anonymization.panorama.wrapping import shifted, wrapped_copies
+from anonymization.panorama.wrapping import over_the_seam, with_copies
 from anonymization.pipeline import Cores
 from anonymization.regions import Regions, Spared
 from anonymization.settings import DEFAULT_TAXONOMY, Settings
@@ -302,7 +302,7 @@ class Anonymizer:
         off = [i for i, n in enumerate(self.taxonomy.names) if n in self.disabled]
         listed = np.flatnonzero(~np.isin(detections.class_ids, off))
         found, found_outlines = _picked(detections, outlines, listed)
-        drawn, owners = _with_copies(found, width, turn)
+        drawn, owners = with_copies(found, width, turn)
         # A copy that crossed the seam takes along what a person drew.
         moved = drawn.boxes_xyxy[:, 0] - found.boxes_xyxy[owners, 0]
         for copy in range(len(found), len(drawn)):
@@ -324,7 +324,7 @@ class Anonymizer:
         out = [one for one in spared if one.index < len(found) and one.index not in protected]
         hidden_at = np.flatnonzero(~np.isin(owners, [one.index for one in out]))
         hidden, hidden_outlines = _picked(drawn, found_outlines, hidden_at)
-        across = _across_the_seam(hidden, owners[hidden_at], width, turn)
+        across = over_the_seam(hidden, owners[hidden_at], width, turn)
         return Decided(
             found, found_outlines, tuple(out), drawn, owners, hidden, hidden_outlines, across
         )
@@ -372,47 +372,18 @@ class Anonymizer:
         )
 
     def hide(self, pixels: NDArray[Any], decided: Decided, *, cmyk: bool = False) -> NDArray[Any]:
-        """Obscure what was decided; as `obscure`.
-
-        What lies across a panorama's seam is obscured on each side, and then on both sides as one,
-        or the seam would show as an edge in a blur, and one plate as two.
-        """
-        done = self.obscure(pixels, decided.hidden, outlines=decided.hidden_outlines, cmyk=cmyk)
-        if len(decided.across):
-            finds, outlines = _picked(decided.hidden, decided.hidden_outlines, decided.across)
-            self._over_the_seam(done, finds, outlines, cmyk=cmyk)
-        return done
-
-    def _over_the_seam(
-        self,
-        pixels: NDArray[Any],
-        finds: Detections,
-        outlines: Mapping[int, Outline],
-        *,
-        cmyk: bool,
-    ) -> None:
-        """Obscure finds whose boxes end beyond the picture on both sides at once, in place."""
-        width = pixels.shape[1]
-        half = min(
-            width // 2, max(self._reach(finds, i, outlines, width) for i in range(len(finds)))
+        """Obscure what was decided, over a panorama's seam too; as `obscure_wrapped`."""
+        return obscure_wrapped(
+            pixels,
+            decided.hidden,
+            self.taxonomy,
+            across=decided.across,
+            mask_threshold=self.mask_threshold,
+            seed=self._seed,
+            outlines=decided.hidden_outlines,
+            cmyk=cmyk,
+            generators=self.generators,
         )
-        strip = np.concatenate([pixels[:, width - half :], pixels[:, :half]], axis=1)
-        moved = {i: replace(drawn, x0=drawn.x0 + half - width) for i, drawn in outlines.items()}
-        hidden = self.obscure(strip, shifted(finds, half - width), outlines=moved, cmyk=cmyk)
-        pixels[:, width - half :], pixels[:, :half] = hidden[:, :half], hidden[:, half:]
-
-    def _reach(
-        self, finds: Detections, index: int, outlines: Mapping[int, Outline], width: int
-    ) -> int:
-        """Return how many columns to either side of the seam hold all that one find hides."""
-        spec = class_spec(finds, index, self.taxonomy)
-        boxes = [finds.boxes_xyxy[index], finds.merged_xyxy[index]]
-        boxes += [outlines[index].box_xyxy] if index in outlines else []
-        low, high = np.fmin.reduce(boxes), np.fmax.reduce(boxes)
-        sides = high[2:] - low[:2]
-        # A rotated box reaches out of the box around it by less than its own longer side.
-        growth = float(sides.max()) + (spec.margin + spec.feather) * float(sides.min()) + 2
-        return int(max(width - low[0], high[2] - width) + growth)
 
     def anonymize_file(
         self,
@@ -466,29 +437,3 @@ def _picked(
     """Return some finds, and their outlines by new position."""
     drawn = {new: outlines[int(old)] for new, old in enumerate(positions) if int(old) in outlines}
     return detections.select(positions), drawn
-
-
-def _with_copies(
-    detections: Detections, width: int, turn: float | None
-) -> tuple[Detections, NDArray[np.int64]]:
-    """Return the finds and their copies across a panorama's seam, and whose copy each is."""
-    if turn is None:
-        return detections, np.arange(len(detections))
-    each = [
-        wrapped_copies(detections.select([i]), width, turn=turn) for i in range(len(detections))
-    ]
-    copies = [(i, part.select([n])) for i, part in enumerate(each) for n in range(1, len(part))]
-    owners = [*range(len(detections)), *(i for i, _ in copies)]
-    drawn = Detections.concatenate([detections, *(part for _, part in copies)])
-    return drawn, np.asarray(owners, np.int64)
-
-
-def _across_the_seam(
-    hidden: Detections, owners: NDArray[np.int64], width: int, turn: float | None
-) -> NDArray[np.int64]:
-    """Return positions of finds that end beyond a whole panorama and are hidden on both sides."""
-    if turn is None or abs(turn - width) >= 0.5 or not len(hidden):
-        return np.zeros(0, np.int64)
-    both = np.bincount(owners)[owners] > 1
-    starts, ends = hidden.boxes_xyxy[:, 0], hidden.boxes_xyxy[:, 2]
-    return np.flatnonzero(both & (starts >= 0) & (starts < width) & (ends > width))

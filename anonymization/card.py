@@ -92,7 +92,7 @@ class GraphCard:
         sha256: Digest of its bytes; `write_bundle` fills it in where it is empty.
         input: How a picture is brought to it.
         classes: Class names by label; each is a class of the taxonomy.
-        outputs: What the graph returns, for the reader; free form.
+        outputs: What the graph returns, by name; `heatmaps` beside `masks` makes it a joint one.
     """
 
     file: str

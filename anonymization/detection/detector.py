@@ -6,9 +6,8 @@ Shapes: N finds, K = 17 keypoints, M = 28 mask cells a side, boxes xyxy half-ope
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -31,10 +30,18 @@ from anonymization.detection.finds import (
     box_iou,
     nms,
 )
+from anonymization.detection.floors import Floors, limits, with_masks
 from anonymization.detection.heads import head_box
 from anonymization.detection.looks import Look, looks_of, merged, mirror, mirrored_boxes
 from anonymization.detection.networks import Networks, Runtimes
-from anonymization.detection.runtime import InferenceError, Runtime, load_graph
+from anonymization.detection.outputs import (
+    HEATMAPS,
+    MASKS,
+    GraphFinds,
+    is_joint,
+    posed_label,
+)
+from anonymization.detection.runtime import Runtime, load_graph
 from anonymization.panorama.gpano import choose_projection
 from anonymization.panorama.layout import views_of
 from anonymization.panorama.merging import Sightings, at_inner_border, merge
@@ -64,9 +71,6 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Pixels = NDArray[np.uint8]
-
-MASKS, HEATMAPS = "masks", "heatmaps"
-"""Outputs of a graph that hold what its heads draw of each find."""
 
 
 def heatmaps_to_keypoints(heatmaps: Floats, boxes_xyxy: Floats) -> Floats:
@@ -214,12 +218,12 @@ class Detector:
                 f"the projection is of a picture of {projection.width}x{projection.height}; "
                 f"this one is {width}x{height}"
             )
-        lowest = self._lowest_threshold() if score_min is None else score_min
+        floors = Floors.of(self.card, score_min)
         views = self.views(width, height, projection=projection, tiling=tiling)
         if len(views) == 1 and isinstance(views[0], Tile):
-            found, _ = self._detect_view(pixels, lowest)
+            found, _ = self._detect_view(pixels, floors)
         else:
-            found = self._detect_views(pixels, views, lowest, projection)
+            found = self._detect_views(pixels, views, floors, projection)
         return apply_card(found, self.card) if score_min is None else found
 
     def views(
@@ -241,14 +245,11 @@ class Detector:
             long_side=graph.input.long_side,
         )
 
-    def _lowest_threshold(self) -> float:
-        return min(*self.card.thresholds.values(), self.card.head.threshold)
-
     def _detect_views(
         self,
         pixels: Pixels,
         views: tuple[View, ...],
-        score_min: float,
+        floors: Floors,
         projection: Projection | None,
     ) -> Detections:
         """Look at all views and make one find of each object."""
@@ -257,8 +258,8 @@ class Detector:
         def seen(job: tuple[int, View], runtimes: Runtimes) -> Sightings:
             number, view = job
             pixels = view.render(pyramid)
-            looks = [self._look(pixels, *job, runtimes, score_min) for job in self._jobs()]
-            found, extents = self._united(looks, score_min)
+            looks = [self._look(pixels, *job, runtimes, floors) for job in self._jobs()]
+            found, extents = self._united(looks, floors)
             return self._sightings(found, extents, view, number)
 
         sightings = Sightings.concatenate(self._networks.each(seen, list(enumerate(views))))
@@ -310,17 +311,17 @@ class Detector:
         looks = looks_of(self.card.test_time)
         return [(look, name) for look in looks for name in self._networks.names]
 
-    def _detect_view(self, pixels: Pixels, score_min: float) -> tuple[Detections, Floats]:
+    def _detect_view(self, pixels: Pixels, floors: Floors) -> tuple[Detections, Floats]:
         """Run every graph on one view, side by side; returns as `_united` does."""
         return self._united(
             self._networks.each(
-                lambda job, runtimes: self._look(pixels, *job, runtimes, score_min), self._jobs()
+                lambda job, runtimes: self._look(pixels, *job, runtimes, floors), self._jobs()
             ),
-            score_min,
+            floors,
         )
 
     def _united(
-        self, seen: Sequence[tuple[Detections, Floats]], score_min: float
+        self, seen: Sequence[tuple[Detections, Floats]], floors: Floors
     ) -> tuple[Detections, Floats]:
         """Make one find of what several looks at one view saw of an object.
 
@@ -333,98 +334,46 @@ class Detector:
         extents = np.concatenate([boxes for _, boxes in seen])
         if len(looks_of(card.test_time)) == 1 and card.test_time.merge == BEST:
             return found, extents  # each graph has made one find of each object already
-        kept, scores = merged(found, card.test_time, iou=card.nms_iou, score_min=score_min)
+        kept, scores = merged(found, card.test_time, iou=card.nms_iou, score_min=floors.lowest)
         return replace(found.select(kept), scores=scores), extents[kept]
 
     def _look(
-        self, pixels: Pixels, look: Look, name: str, runtimes: Runtimes, score_min: float
+        self, pixels: Pixels, look: Look, name: str, runtimes: Runtimes, floors: Floors
     ) -> tuple[Detections, Floats]:
         """Run one graph on one view, shown in one way; returns as `_united` does."""
         if look.mirrored:
             # A view with negative strides, which OpenCV cannot take.
             flipped = np.ascontiguousarray(pixels[:, ::-1])
             upright = replace(look, mirrored=False)
-            found, boxes = self._look(flipped, upright, name, runtimes, score_min)
+            found, boxes = self._look(flipped, upright, name, runtimes, floors)
             width = pixels.shape[1]
             return mirror(found, width), mirrored_boxes(boxes, width)
         parts, extents = [], []
         graph = self.card.graphs[name]
         picture = prepare(pixels, graph, look=look.scale)
-        outputs = runtimes[name].run({"image": picture.image})
+        masked = with_masks(graph, self.card)
+        outputs = runtimes[name].run(
+            {
+                "image": picture.image,
+                "score_min": floors.of_graph(name, graph, self.card),
+                "draw": masked.astype(np.float32),
+            }
+        )
         height, width = pixels.shape[:2]
         if name == MASK_NETWORK:
-            finds = _Finds.from_outputs(outputs, graph, name, MASKS).at_least(score_min)
+            finds = GraphFinds.from_outputs(outputs, graph, name, MASKS, masked)
+            finds = finds.at_least(floors.of_masks(graph, self.card))
             parts.append(_mask_finds(finds, picture, graph, self.card, height, width))
             extents.append(parts[-1].boxes_xyxy)
-        if name == KEYPOINT_NETWORK or HEATMAPS in outputs:
-            posed = _posed(name, graph, self.card)
-            finds = _Finds.from_outputs(outputs, graph, name, HEATMAPS, posed).at_least(score_min)
+        if name == KEYPOINT_NETWORK or is_joint(name, graph, outputs):
+            posed = posed_label(name, graph, self.card)
+            drawn = None if posed is None else np.arange(len(graph.classes)) == posed
+            finds = GraphFinds.from_outputs(outputs, graph, name, HEATMAPS, drawn)
+            finds = finds.of_label(posed).at_least(floors.of_heads(graph))
             heads, persons = _head_finds(finds, picture, self.card, height, width)
             parts.append(heads)
             extents.append(persons)
         return Detections.concatenate(parts), np.concatenate(extents)
-
-
-def _posed(name: str, graph: GraphCard, card: Card) -> int | None:
-    """Return the label of the finds that have heat maps; None where all have."""
-    if name == KEYPOINT_NETWORK:
-        return None
-    if card.taxonomy.keypoint_class not in graph.classes:
-        raise InferenceError(
-            f"graph {name} returns heat maps, but finds no class that has keypoints; the "
-            f"taxonomy's is {card.taxonomy.keypoint_class}, the graph's are {graph.classes}"
-        )
-    return graph.classes.index(card.taxonomy.keypoint_class)
-
-
-@dataclass(frozen=True)
-class _Finds:
-    """A graph's finds in its own pixels, with the maps of one of its heads, checked."""
-
-    boxes: Floats
-    scores: Floats
-    labels: Ints
-    maps: Floats
-
-    @staticmethod
-    def from_outputs(
-        outputs: Mapping[str, Any],
-        graph: GraphCard,
-        name: str,
-        map_name: str,
-        posed: int | None = None,
-    ) -> _Finds:
-        """Check a graph's outputs; only finds with the label `posed`, where given, have a map."""
-        try:
-            raw = [outputs[key] for key in ("boxes", "scores", "labels", map_name)]
-        except KeyError as error:
-            raise InferenceError(
-                f"graph {name} lacks output {error}; it returns {sorted(outputs)}"
-            ) from error
-        boxes, scores = (np.asarray(value, np.float32) for value in raw[:2])
-        labels, maps = np.asarray(raw[2], np.int64), np.asarray(raw[3], np.float32)
-        n = len(scores)
-        shape = (MASK_SIDE, MASK_SIDE) if map_name == MASKS else (NUM_KEYPOINTS,)
-        drawn = np.ones(n, bool) if posed is None else labels == posed
-        if boxes.shape != (n, 4) or labels.shape != (n,) or len(maps) != drawn.sum():
-            raise InferenceError(
-                f"graph {name} returned boxes {boxes.shape}, scores {scores.shape}, labels "
-                f"{labels.shape}, {map_name} {maps.shape}; expected one row per find in each"
-                + ("" if posed is None else f", of {map_name} {drawn.sum()}")
-            )
-        if maps.shape[1 : 1 + len(shape)] != shape:
-            raise InferenceError(f"graph {name} returned {map_name} of shape {maps.shape}")
-        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            raise InferenceError(f"graph {name} returned a box or score that is not finite")
-        if n and not (labels.min() >= 0 and labels.max() < len(graph.classes)):
-            raise InferenceError(
-                f"graph {name} returned label {labels.max()}; it has {len(graph.classes)} classes"
-            )
-        return _Finds(boxes[drawn], scores[drawn], labels[drawn], maps)
-
-    def at_least(self, score_min: float) -> _Finds:
-        kept = self.scores >= score_min
-        return _Finds(self.boxes[kept], self.scores[kept], self.labels[kept], self.maps[kept])
 
 
 def _to_picture(boxes: Floats, picture: PreparedPicture) -> Floats:
@@ -441,7 +390,12 @@ def _touching(boxes_xyxy: Floats, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def _mask_finds(
-    finds: _Finds, picture: PreparedPicture, graph: GraphCard, card: Card, height: int, width: int
+    finds: GraphFinds,
+    picture: PreparedPicture,
+    graph: GraphCard,
+    card: Card,
+    height: int,
+    width: int,
 ) -> Detections:
     """Map finds of the mask network back to the picture.
 
@@ -456,7 +410,7 @@ def _mask_finds(
 
 
 def _head_finds(
-    finds: _Finds, picture: PreparedPicture, card: Card, height: int, width: int
+    finds: GraphFinds, picture: PreparedPicture, card: Card, height: int, width: int
 ) -> tuple[Detections, Floats]:
     """Draw the head region of each person whose face the keypoints see.
 
@@ -497,8 +451,7 @@ def above_thresholds(detections: Detections, card: Card) -> Detections:
 
 
 def _are_above(detections: Detections, card: Card) -> Bools:
-    limits = np.array([card.thresholds[name] for name in card.taxonomy.names], np.float32)
-    needed = limits[detections.class_ids] if len(detections) else np.zeros(0, np.float32)
+    needed = limits(card)[detections.class_ids]
     from_keypoints = np.array([s == KEYPOINT_NETWORK for s in detections.sources], bool)
     needed = np.where(from_keypoints, np.float32(card.head.threshold), needed)
     return np.asarray(detections.scores >= needed)

@@ -37,7 +37,7 @@ class Runtime(Protocol):
     """Something that runs one graph; safe to call from several threads."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Return every output of the graph, by name."""
+        """Return every output of the graph, by name; feeds that it has no input for are left."""
 
 
 def load_graph(
@@ -95,6 +95,7 @@ class OnnxRuntime:
         except Exception as error:  # its binding raises a class per status code
             raise RuntimeLoadError(f"{name} cannot be loaded: {error}") from error
         self._outputs = [output.name for output in self._session.get_outputs()]
+        self._inputs = {port.name for port in self._session.get_inputs()}
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return every output of the graph, by name.
@@ -103,7 +104,8 @@ class OnnxRuntime:
             InferenceError: If the graph fails.
         """
         try:
-            values = self._session.run(self._outputs, dict(feeds))
+            known = {name: value for name, value in feeds.items() if name in self._inputs}
+            values = self._session.run(self._outputs, known)
         except Exception as error:
             raise _failed(self._name, feeds, error) from error
         return dict(zip(self._outputs, values, strict=True))

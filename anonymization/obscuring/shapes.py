@@ -253,17 +253,14 @@ class _Grid:
 def _crop(
     boxes: list[Floats], growth: float, *, height: int, width: int
 ) -> tuple[int, int, int, int]:
-    def inside(value: float, limit: int) -> int:
-        return min(max(int(value), 0), limit)
-
-    sides = [[float(v) for v in box] for box in boxes]
+    sides = [box.tolist() for box in boxes]
     x0, y0 = (min(box[i] for box in sides) - growth - 1 for i in (0, 1))
     x1, y1 = (max(box[i] for box in sides) + growth + 1 for i in (2, 3))
     return (
-        inside(math.floor(x0), width),
-        inside(math.floor(y0), height),
-        inside(math.ceil(x1), width),
-        inside(math.ceil(y1), height),
+        min(max(math.floor(x0), 0), width),
+        min(max(math.floor(y0), 0), height),
+        min(max(math.ceil(x1), 0), width),
+        min(max(math.ceil(y1), 0), height),
     )
 
 
@@ -387,15 +384,16 @@ def _ellipse_distance(box: Floats, margin: float, grid: _Grid) -> Floats:
     half a pixel is taken off so that every pixel the ellipse cuts counts as inside.
     """
     a, b = (max(float(s) / 2 + margin, 0.5) for s in (box[2] - box[0], box[3] - box[1]))
-    dx = (grid.columns - (box[0] + box[2]) / 2)[None, :]
+    dx = grid.columns - (box[0] + box[2]) / 2
     dy = (grid.rows - (box[1] + box[3]) / 2)[:, None]
-    square = (dx / a) ** 2 + (dy / b) ** 2
-    slope = np.sqrt((dx / a**2) ** 2 + (dy / b**2) ** 2)
-    distance = square - np.sqrt(square)
-    distance /= np.maximum(slope, np.float32(1e-9))
+    square = np.asarray((dx / a) ** 2 + (dy / b) ** 2, np.float32)
+    # Nothing but the centre has no slope, and there the distance is below 0 all the same.
+    slope = np.asarray((dx / a**2) ** 2 + ((dy / b**2) ** 2 + np.float32(1e-18)), np.float32)
+    radius, slope = np.sqrt(square), np.sqrt(slope, out=slope)
+    distance = np.subtract(square, radius, out=square)
+    distance /= slope
     distance -= np.float32(0.5)
-    distance[square <= 1] = 0
-    return np.asarray(distance, np.float32)
+    return np.asarray(distance)
 
 
 def _rotated_corners(inside: Bools | None, grid: _Grid, margin: float) -> Floats | None:
@@ -433,4 +431,6 @@ def _rotated_distance(corners: Floats, grid: _Grid) -> Floats:
 
 def _fade(distance: Floats, feather: float) -> Floats:
     """Return 1 where the distance is not positive, then a straight line to 0 over the feather."""
-    return np.clip(1 - distance / np.float32(feather), 0, 1)
+    weight = distance * np.float32(-1 / feather)
+    weight += np.float32(1)
+    return np.clip(weight, 0, 1, out=weight)

@@ -53,6 +53,49 @@ def wrapped_copies(
     return Detections.concatenate([detections, shifted(left, -period), shifted(right, period)])
 
 
+def with_copies(
+    detections: Detections, width: float, turn: float | None
+) -> tuple[Detections, NDArray[np.int64]]:
+    """Return the finds and their copies across a seam, and whose copy each is.
+
+    Args:
+        detections: Finds whose boxes may reach beyond the picture's columns.
+        width: Columns of the picture.
+        turn: Columns of a whole turn; None for a flat picture, which has no copies.
+
+    Returns:
+        The finds, in their order, then the copies; and a position in `detections` for each.
+    """
+    owners = np.arange(len(detections))
+    if turn is None:
+        return detections, owners
+    each = [wrapped_copies(detections.select([int(i)]), width, turn=turn) for i in owners]
+    copies = [(i, part.select([n])) for i, part in enumerate(each) for n in range(1, len(part))]
+    drawn = Detections.concatenate([detections, *(part for _, part in copies)])
+    return drawn, np.concatenate([owners, np.array([i for i, _ in copies], np.int64)])
+
+
+def over_the_seam(
+    drawn: Detections, owners: NDArray[np.int64], width: float, turn: float | None
+) -> NDArray[np.int64]:
+    """Return positions of finds that go on beyond the last column of a whole panorama.
+
+    Args:
+        drawn: Finds and their copies, or some of them.
+        owners: Whose copy each is; see `with_copies`.
+        width: Columns of the picture.
+        turn: Columns of a whole turn; None for a flat picture.
+
+    Returns:
+        Those of which both sides are there.
+    """
+    if turn is None or abs(turn - width) >= 0.5 or not len(drawn):
+        return np.zeros(0, np.int64)
+    both = np.bincount(owners)[owners] > 1
+    starts, ends = drawn.boxes_xyxy[:, 0], drawn.boxes_xyxy[:, 2]
+    return np.flatnonzero(both & (starts >= 0) & (starts < width) & (ends > width))
+
+
 def canonical(detections: Detections, width: float, turn: float) -> Detections:
     """Return each find where it starts in the picture, or overlaps most with it.
 

@@ -22,7 +22,6 @@ from evaluation.coverage import (
 )
 from evaluation.judging import ClassJudgement, check_detections, judge
 from evaluation.measures.utility import Kept, kept_outside
-from evaluation.panoramas import drawn_finds
 from evaluation.report.rows import FindRow, ObjectRow, PictureRow
 from evaluation.truth import PictureTruth
 
@@ -89,6 +88,8 @@ def judge_picture(
         MatchingError: If a find is not made of numbers.
     """
     from anonymization.detection.detector import apply_card, merge_heads
+    from anonymization.obscuring.seam import obscure_wrapped
+    from anonymization.panorama.wrapping import over_the_seam, with_copies
 
     check_detections(raw, truth.image.sha256)
     shipped = apply_card(raw, card)
@@ -97,14 +98,24 @@ def judge_picture(
     at_all_scores = judge(truth, merged, taxonomy, mask_threshold=card.mask_threshold)
     height, width = truth.image.height, truth.image.width
     patches = [thing.patch for thing in truth.objects]
-    drawn = drawn_finds(shipped, truth.panorama)
+    turn = None if truth.panorama is None else truth.panorama.turn
+    drawn, owners = with_copies(shipped, width, turn)
+    across = over_the_seam(drawn, owners, width, turn)
     regions = regions_of(
         drawn, card.taxonomy, height=height, width=width, mask_threshold=card.mask_threshold
     )
     hidden = coverage_shares(patches, unrolled(regions, truth.seam))
 
     def hide(shown: Pixels) -> Pixels:
-        return _hidden(shown, drawn, card, seed)
+        hidden = obscure_wrapped(
+            shown,
+            drawn,
+            card.taxonomy,
+            across=across,
+            mask_threshold=card.mask_threshold,
+            seed=seed,
+        )
+        return np.asarray(hidden)
 
     def kept(outside: NDArray[np.bool_]) -> Kept | None:
         return None if pixels is None else kept_outside(pixels, rewrite(hide(pixels)), outside)
@@ -121,13 +132,6 @@ def judge_picture(
         written_failed=tuple(row for row in objects if _fell_short(row)),
         thumbnail=thumbnail,
     )
-
-
-def _hidden(pixels: Pixels, drawn: Detections, card: Card, seed: int) -> Pixels:
-    from anonymization.obscuring.obscure import obscure
-
-    hidden = obscure(pixels, drawn, card.taxonomy, mask_threshold=card.mask_threshold, seed=seed)
-    return np.asarray(hidden)
 
 
 def rewritten_as(picture: Picture) -> Rewrite:

@@ -19,6 +19,7 @@ from anonymization.card import (
     LooksCard,
 )
 from anonymization.detection.detector import Detections, Detector
+from anonymization.detection.floors import Floors
 from anonymization.detection.looks import Look, merged, mirror, soft_scores
 from anonymization.taxonomy import KEYPOINT_NAMES, ClassSpec, Taxonomy
 
@@ -100,7 +101,9 @@ def test_what_a_mirrored_look_finds_comes_back_exactly() -> None:
     plain, _ = detect(LooksCard())
     runtimes = {MASK_NETWORK: SeesRed("masks"), KEYPOINT_NETWORK: SeesRed("heatmaps")}
     detector = Detector(card(LooksCard(flip=True)), runtimes)
-    seen_by = [detector._look(picture(), Look(1.0, True), name, runtimes, 0.1) for name in runtimes]
+    floors = Floors.of(card(LooksCard()), 0.1)
+    look = Look(1.0, True)
+    seen_by = [detector._look(picture(), look, name, runtimes, floors) for name in runtimes]
     flipped = Detections.concatenate(found for found, _ in seen_by)
     extents = np.concatenate([boxes for _, boxes in seen_by])
 

@@ -16,6 +16,7 @@ from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image, mask_to_rle
 from evaluation import __main__ as stage
 from evaluation.config import EvaluationConfig
+from evaluation.coverage import noise_pair
 from evaluation.judging import covered_thresholds, judge
 from evaluation.matching import RIGHT, box_iou
 from evaluation.panoramas import (
@@ -281,6 +282,29 @@ def test_a_published_picture_hides_both_sides_of_an_object_across_the_seam() -> 
         assert not np.array_equal(hidden[90:120, x0:x1], pixels[90:120, x0:x1])
         assert len(np.unique(hidden[90:120, x0:x1, 0])) <= 16
     assert np.array_equal(hidden[:, 50:350], pixels[:, 50:350])
+
+
+def test_over_the_seam_that_is_judged_which_the_anonymizer_writes() -> None:
+    from anonymization.anonymizer import Anonymizer
+
+    found = finds((385, 90, 412, 120), (100, 90, 130, 120))
+    judged: list[Any] = []
+
+    def rewrite(pixels: Any) -> Any:
+        judged.append(pixels)
+        return pixels
+
+    judge_picture(truth(*pieces()), found, CARD, TAXONOMY, rewrite=rewrite, seed=1)
+    noise = noise_pair(HEIGHT, WIDTH, seed=1)
+    tool = Anonymizer.for_known_regions(CARD, projection="equirectangular", seed=1)
+    decided = tool.decide(
+        found, name="", width=WIDTH, height=HEIGHT, view=tool.view(b"", WIDTH, HEIGHT)
+    )
+
+    assert len(decided.across) == 1
+    for shown, written in zip(noise, judged, strict=True):
+        assert np.array_equal(tool.hide(shown, decided), written)
+        assert not np.array_equal(tool.obscure(shown, decided.hidden), written)
 
 
 def test_the_gallery_shows_both_sides_of_a_missed_object(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 pl = pytest.importorskip("pytorch_lightning")
 
 from conf import compose, section  # noqa: E402
-from training.bundle.export import export_onnx, output_names  # noqa: E402
+from training.bundle.export import all_finds, export_onnx, output_names  # noqa: E402
 from training.bundle.parity import Answer, without_partner  # noqa: E402
 from training.config import (  # noqa: E402
     BackboneConfig,
@@ -290,7 +290,7 @@ def test_the_exported_graph_finds_what_torch_finds(
         image = torch.rand(1, 3, height, width)
         with torch.no_grad():
             expected = [value.numpy() for value in network.graph(image)]
-        found = session.run(output_names(network), {"image": image.numpy()})
+        found = session.run(output_names(network), all_finds(network, image))
         assert (len(found[0]) > 0) == finds
         assert [f.shape for f in found] == [e.shape for e in expected]
         np.testing.assert_allclose(found[1], expected[1], atol=1e-4)

@@ -29,7 +29,7 @@ from training.bundle.__main__ import (  # noqa: E402
     graph_card,
     load_networks,
 )
-from training.bundle.export import export_onnx, output_names  # noqa: E402
+from training.bundle.export import all_finds, export_onnx, output_names  # noqa: E402
 from training.config import (  # noqa: E402
     AugmentationConfig,
     BackboneConfig,
@@ -260,6 +260,27 @@ def test_the_graph_is_compared_with_torch_keypoints_included(tmp_path: Path) -> 
         network.heads.keypoint_predictor.kps_score_lowres.weight.neg_()
     with pytest.raises(ParityError, match="graph mask_rcnn and torch disagree"):
         check_parity({"mask_rcnn": network}, bundle, pictures, 0.01)
+
+
+@pytest.mark.parametrize("masked", [(0, 1), (1, 0), (0, 0)])
+def test_heat_maps_come_whatever_masks_are_asked_for(
+    tmp_path: Path, masked: tuple[int, int]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network = restless(bias=0.0)
+    export_onnx(network, tmp_path / "graph.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "graph.onnx"))
+    feeds = all_finds(network, torch.rand(1, 3, *SIZE))
+    draw = np.zeros(len(network.classes), np.float32)
+    draw[[FACE, PERSON]] = masked
+    *_, labels, masks, heatmaps = session.run(output_names(network), feeds)
+
+    *_, same, some, posed = session.run(output_names(network), feeds | {"draw": draw})
+
+    assert 0 < (labels == PERSON).sum() < len(labels)
+    np.testing.assert_array_equal(same, labels)
+    np.testing.assert_allclose(some, masks[draw[labels] > 0], atol=1e-5)
+    np.testing.assert_allclose(posed, heatmaps, atol=1e-4)
 
 
 def test_a_graph_that_finds_nobody_returns_no_heat_map(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from conf import ConfigError, compose, section  # noqa: E402
-from training.bundle.export import export_onnx, output_names  # noqa: E402
+from training.bundle.export import all_finds, export_onnx, output_names  # noqa: E402
 from training.bundle.parity import Answer, without_partner  # noqa: E402
 from training.config import BackboneConfig, NetworkConfig, TrainingConfig  # noqa: E402
 from training.errors import BackboneError, NetworkConfigError, TrainedNetworkError  # noqa: E402
@@ -80,7 +80,7 @@ def test_the_exported_graph_finds_what_torch_finds(tmp_path: Path, name: str, fi
         image = torch.rand(1, 3, height, width)
         with torch.no_grad():
             expected = [value.numpy() for value in network.graph(image)]
-        found = session.run(output_names(network), {"image": image.numpy()})
+        found = session.run(output_names(network), all_finds(network, image))
         assert (len(found[0]) > 0) == finds
         assert [f.shape for f in found] == [e.shape for e in expected]
         np.testing.assert_allclose(found[1], expected[1], atol=1e-4)
@@ -93,6 +93,48 @@ def same_finds(found: list[Any], expected: list[Any]) -> float:
     these, others = Answer(*found), Answer(*expected)
     missing = without_partner(these, others, score_min=0, tolerance=0.01)
     return 1 - len(missing) / len(these.scores)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "keypoint_rcnn"])
+def test_a_graph_told_what_is_wanted_draws_that_and_nothing_else(tmp_path: Path, name: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network = restless(name, finds=True)
+    export_onnx(network, tmp_path / "graph.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "graph.onnx"))
+    feeds = all_finds(network, torch.rand(1, 3, 256, 384))
+    everything = session.run(output_names(network), feeds)
+    scores, labels = everything[1], everything[2]
+    wanted = np.full(len(network.classes), np.median(scores), np.float32)
+    wanted[0] = np.quantile(scores, 0.8)
+
+    some = session.run(output_names(network), feeds | {"score_min": wanted})
+    nothing = session.run(output_names(network), feeds | {"score_min": np.full_like(wanted, 1.1)})
+
+    kept = scores >= wanted[labels]
+    assert 0 < kept.sum() < len(kept)
+    for found, whole in zip(some, everything, strict=True):
+        np.testing.assert_allclose(found, whole[kept], atol=1e-5)
+    assert [len(value) for value in nothing] == [0, 0, 0, 0]
+
+
+def test_masks_are_drawn_of_the_classes_that_need_one(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network = restless("mask_rcnn", finds=True)
+    torch.nn.init.normal_(network.heads.box_predictor.scores.weight, std=0.02)
+    export_onnx(network, tmp_path / "graph.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "graph.onnx"))
+    feeds = all_finds(network, torch.rand(1, 3, 256, 384))
+    draw = np.array([0, 1, 0, 1], np.float32)
+    boxes, scores, labels, masks = session.run(output_names(network), feeds)
+
+    some = session.run(output_names(network), feeds | {"draw": draw})
+    none = session.run(output_names(network), feeds | {"draw": np.zeros_like(draw)})
+
+    drawn = draw[labels] > 0
+    assert 0 < drawn.sum() < len(drawn)
+    for found, whole in zip(some, (boxes, scores, labels, masks[drawn]), strict=True):
+        np.testing.assert_allclose(found, whole, atol=1e-5)
+    assert [len(value) for value in none] == [len(labels)] * 3 + [0]
 
 
 def test_a_saved_network_finds_the_same_when_read_again(tmp_path: Path) -> None:
@@ -178,7 +220,7 @@ def test_proposals_of_equal_rank_are_the_same_in_the_graph(tmp_path: Path) -> No
 
     with torch.no_grad():
         expected = [value.numpy() for value in network.graph(image)]
-    found = session.run(output_names(network), {"image": image.numpy()})
+    found = session.run(output_names(network), all_finds(network, image))
 
     assert len(found[0]) == len(expected[0]) > 0
     assert same_finds(found, expected) >= 0.97

@@ -29,6 +29,7 @@ from anonymization.detection.runtime import OnnxRuntime  # noqa: E402
 from anonymization.files import sha256_of_file  # noqa: E402
 from anonymization.taxonomy import ClassSpec, Taxonomy  # noqa: E402
 from conf import compose, section  # noqa: E402
+from training.bundle.export import all_finds  # noqa: E402
 from training.bundle.parity import Answer, without_partner  # noqa: E402
 from training.zoo import __main__ as zoo  # noqa: E402
 from training.zoo import networks as zoo_networks  # noqa: E402
@@ -252,7 +253,7 @@ def test_graphs_answer_like_torch_at_any_size(
 
     for seed, (height, width) in enumerate(((128, 160), (160, 96))):
         image = picture(height, width, seed=seed)
-        outputs = runtime.run({"image": image.numpy()})
+        outputs = runtime.run(all_finds(network, image))
         found = Answer(*(outputs[key] for key in ("boxes", "scores", "labels", maps)))
         assert_same_finds(found, ours(network, image))
 
@@ -269,7 +270,9 @@ def test_the_first_version_exports_too_and_may_find_nothing(
     )
     made = zoo.make_bundle(tmp_path / "bundle", config, street())
 
-    outputs = OnnxRuntime(made.graphs["mask_rcnn"], name="quiet").run({"image": picture().numpy()})
+    runtime = OnnxRuntime(made.graphs["mask_rcnn"], name="quiet")
+    each = np.ones(len(made.card.graphs["mask_rcnn"].classes), np.float32)
+    outputs = runtime.run({"image": picture().numpy(), "score_min": 0 * each, "draw": each})
 
     assert outputs["boxes"].shape == (0, 4)
     assert outputs["masks"].shape == (0, 28, 28)

@@ -242,7 +242,7 @@ def check_parity(
     from anonymization.detection.detector import prepare
     from anonymization.detection.runtime import OnnxRuntime
     from anonymization.formats.picture import read_picture
-    from training.bundle.export import output_names
+    from training.bundle.export import all_finds, output_names
     from training.bundle.parity import answers, without_partner
 
     runtimes = {name: OnnxRuntime(graph, name=name) for name, graph in bundle.graphs.items()}
@@ -252,7 +252,7 @@ def check_parity(
             with torch.no_grad():
                 outputs = network.graph(torch.from_numpy(picture.image))
             expected = answers([value.numpy() for value in outputs], posed=network.posed)
-            values = runtimes[name].run({"image": picture.image})
+            values = runtimes[name].run(all_finds(network, torch.from_numpy(picture.image)))
             found = answers([values[key] for key in output_names(network)], posed=network.posed)
             pairs = [*zip(expected, found, strict=True), *zip(found, expected, strict=True)]
             for these, others in pairs:

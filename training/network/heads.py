@@ -200,42 +200,65 @@ class PartialLabelHeads(nn.Module):
         return mask_loss(*_true_maps(logits, boxes, objects, targets), self.config.dice_weight)
 
     def finds(
-        self, features: OrderedDict[str, Tensor], proposals: list[Tensor], size: Tensor
+        self,
+        features: OrderedDict[str, Tensor],
+        proposals: list[Tensor],
+        size: Tensor,
+        score_min: Tensor | None = None,
+        draw: Tensor | None = None,
     ) -> list[tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]]:
         """Return for each picture boxes (D, 4), scores (D,), labels (D,) and the maps of each head.
 
         Maps are mask probabilities (D, 28, 28) of the label's class, or raw heat maps
-        (P, 17, 56, 56) of the finds that have any, in order. Usable under ONNX tracing for a batch
-        of one.
+        (P, 17, 56, 56) of the finds that have any, in order. `score_min` (K,) leaves out the finds
+        below it before anything is drawn of them; masks are drawn of the classes for which `draw`
+        (K,) is above 0. Usable under ONNX tracing for a batch of one.
         """
         logits, deltas = self._boxes(features, proposals)
         decoded = self.coder.decode_single(deltas, torch.cat(proposals))
         counts = [len(p) for p in proposals] if len(proposals) > 1 else None
         parts = zip(decoded.split(counts), logits.split(counts), strict=True) if counts else None
         chosen = [
-            self._suppress(clip(boxes, size), scores.sigmoid(), size)
+            self._suppress(clip(boxes, size), scores.sigmoid(), size, score_min)
             for boxes, scores in (parts or [(decoded, logits)])
         ]
-        pooled = self.map_pool(features, [boxes for boxes, _, _ in chosen])
-        labels = [own for _, _, own in chosen]
-        drawn = [self._drawn(name, kind, pooled, labels) for name, kind in self.named_maps]
+        boxes, labels = [found[0] for found in chosen], [found[2] for found in chosen]
+        if draw is not None:
+            rows = [torch.where(self._has_map(own, draw))[0] for own in labels]
+            boxes = [own[i] for own, i in _pairs(boxes, rows)]
+            labels = [own[i] for own, i in _pairs(labels, rows)]
+        pooled = self.map_pool(features, boxes)
+        drawn = [self._drawn(name, kind, pooled, labels, draw) for name, kind in self.named_maps]
         return [(*found, tuple(maps)) for found, *maps in zip(chosen, *drawn, strict=True)]
 
+    def _has_map(self, labels: Tensor, draw: Tensor) -> Tensor:
+        """Tell of which finds some head draws a map; bool (D,)."""
+        if self.maps == (KEYPOINT,):
+            return labels >= 0
+        masked = draw[labels] > 0
+        return masked if self.posed is None else masked | (labels == self.posed)
+
     def _drawn(
-        self, name: str, kind: str, pooled: Tensor, labels: list[Tensor]
+        self, name: str, kind: str, pooled: Tensor, labels: list[Tensor], draw: Tensor | None
     ) -> Sequence[Tensor]:
         """Return what one map head draws of each picture's finds, which are pooled together."""
+        both, wanted = torch.cat(labels), None
         if kind == KEYPOINT and self.posed is not None:
-            pooled = pooled[torch.where(torch.cat(labels) == self.posed)[0]]
-            labels = [own[own == self.posed] for own in labels]
+            wanted = [own == self.posed for own in labels]
+        elif kind == MASK and self.posed is not None and draw is not None:
+            wanted = [draw[own] > 0 for own in labels]
+        if wanted is not None:  # the other head draws some that this one does not
+            pooled = pooled[torch.where(torch.cat(wanted))[0]]
+            labels = [own[chosen] for own, chosen in _pairs(labels, wanted)]
+            both = torch.cat(labels)
         maps = self._maps(name, pooled)
         if kind == MASK:
-            index = torch.cat(labels)[:, None, None, None].expand(-1, 1, *maps.shape[2:])
+            index = both[:, None, None, None].expand(-1, 1, *maps.shape[2:])
             maps = maps.sigmoid().gather(1, index)[:, 0]
         return maps.split([len(own) for own in labels]) if len(labels) > 1 else [maps]
 
     def _suppress(
-        self, boxes: Tensor, scores: Tensor, size: Tensor
+        self, boxes: Tensor, scores: Tensor, size: Tensor, score_min: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Turn boxes (P, 4) and scores (P, K) into finds, the best first."""
         whole = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1, keepdim=True)
@@ -244,6 +267,8 @@ class PartialLabelHeads(nn.Module):
         chosen, score = boxes[row], scores[row, label]
         keep = nms_by_group(chosen, score, label, size=size, iou=self.config.nms_iou)
         keep = keep[: self.config.finds_max]
+        if score_min is not None:  # last: the same finds as without, but for those below
+            keep = keep[score[keep] >= score_min[label[keep]]]
         return chosen[keep], score[keep], label[keep]
 
 

@@ -35,8 +35,8 @@ class Finds:
         boxes: float32, shape (D, 4), xyxy in input pixels.
         scores: float32, shape (D,), probability of the label's class.
         labels: int64, shape (D,), position in the network's classes.
-        maps: Of each map head: mask probabilities (D, 28, 28), or raw keypoint heat maps
-            (P, 17, 56, 56) of the finds that have any, in order.
+        maps: Of each map head: mask probabilities (M, 28, 28) or raw keypoint heat maps
+            (P, 17, 56, 56), of the finds that have any, in order.
     """
 
     boxes: Tensor
@@ -123,12 +123,22 @@ class Network(nn.Module):
         proposals, losses = self.proposals(images, features, targets)
         return {**losses, **self.heads.losses(features, proposals, targets)}
 
-    def find(self, images: Tensor) -> list[Finds]:
-        """Return what is found in each picture of a batch; call in eval mode."""
+    def find(
+        self, images: Tensor, score_min: Tensor | None = None, draw: Tensor | None = None
+    ) -> list[Finds]:
+        """Return what is found in each picture of a batch; call in eval mode.
+
+        Args:
+            images: As in `forward`.
+            score_min: float32, shape (classes,): what stays below is left out before its maps are
+                drawn; None keeps all.
+            draw: float32, shape (classes,): above 0 where masks are wanted; None draws all.
+        """
         images = (images - self.pixel_mean) / self.pixel_std
         features = self.backbone(images)
         proposals, _ = self.proposals(images, features, None)
-        return [Finds(*f) for f in self.heads.finds(features, proposals, image_size(images))]
+        size = image_size(images)
+        return [Finds(*f) for f in self.heads.finds(features, proposals, size, score_min, draw)]
 
     @property
     def graph(self) -> DetectionGraph:
@@ -143,9 +153,11 @@ class DetectionGraph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, image: Tensor, score_min: Tensor | None = None, draw: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Return boxes (D, 4), scores (D,), labels (D,), and maps of each head as in `Finds`."""
-        found = self.network.find(image)[0]
+        found = self.network.find(image, score_min, draw)[0]
         return found.boxes, found.scores, found.labels, *found.maps
 
 

@@ -149,21 +149,32 @@ class ZooNetwork(nn.Module):
         """The network as one picture in, plain tensors out: itself, in eval mode."""
         return self.eval()
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, score_min: Tensor | None = None, draw: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return what is found in a picture, best first.
 
         Args:
             image: float32, shape (1, 3, H, W), RGB in [0, 1], H and W multiples of 32.
+            score_min: float32, shape (classes,): what stays below is left out; None keeps all.
+            draw: float32, shape (classes,): above 0 where masks are wanted; None draws all.
 
         Returns:
             Boxes (D, 4) xyxy in input pixels, scores (D,), labels (D,), and mask probabilities
-            (D, 28, 28) or raw keypoint heat maps (D, 17, 56, 56).
+            (M, 28, 28) of those that are drawn or raw keypoint heat maps (D, 17, 56, 56).
         """
         size = image_size(image)
         features = self.model.backbone((image - self.mean) / self.std)
         proposals = self._proposals(image, features, size)
         boxes, scores, columns = self._finds(features, proposals, size)
-        return boxes, scores, self.labels[columns], self._maps(features, boxes, columns)
+        if score_min is not None:
+            keep = torch.where(scores >= score_min[self.labels[columns]])[0]
+            boxes, scores, columns = boxes[keep], scores[keep], columns[keep]
+        labels, drawn = self.labels[columns], boxes
+        if draw is not None and self.maps == (MASK,):
+            rows = torch.where(draw[labels] > 0)[0]
+            drawn, columns = boxes[rows], columns[rows]
+        return boxes, scores, labels, self._maps(features, drawn, columns)
 
     def _proposals(self, image: Tensor, features: OrderedDict[str, Tensor], size: Tensor) -> Tensor:
         """Return the proposals, (P, 4): the best of each level, suppressed, the best of all."""

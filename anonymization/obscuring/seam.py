@@ -1,0 +1,97 @@
+"""Obscuring over a panorama's seam, where its last column borders on its first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anonymization.detection.finds import Detections
+from anonymization.obscuring.generator import FaceGenerator
+from anonymization.obscuring.obscure import NO_GENERATORS, NO_OUTLINES, class_spec, obscure
+from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline
+from anonymization.panorama.wrapping import shifted
+from anonymization.taxonomy import Taxonomy
+
+Pixels = NDArray[Any]
+
+
+def obscure_wrapped(
+    pixels: Pixels,
+    detections: Detections,
+    taxonomy: Taxonomy,
+    *,
+    across: Sequence[int] | NDArray[np.int64],
+    mask_threshold: float = MASK_THRESHOLD,
+    seed: int | None = None,
+    outlines: Mapping[int, Outline] = NO_OUTLINES,
+    cmyk: bool = False,
+    generators: Mapping[str, FaceGenerator] = NO_GENERATORS,
+) -> Pixels:
+    """Return the picture with every find obscured, those over the seam on both sides as one.
+
+    Each side is obscured by itself, and then a strip around the seam once more, or the seam would
+    show as an edge in a blur, and one plate as two. A flat picture has nothing across.
+
+    Args:
+        pixels: As for `obscure`.
+        detections: What to hide, the copies on the other side of the seam included.
+        taxonomy: How.
+        across: Positions of finds that go on beyond the last column of a whole panorama
+            (`panorama.wrapping.over_the_seam`).
+        mask_threshold: As for `obscure`, and so are all that follows.
+        seed: Makes the noise repeatable.
+        outlines: Exact pixels of finds, by position.
+        cmyk: Whether four channels are inks.
+        generators: What draws the replacement, by class name.
+
+    Raises:
+        ShapeError: As `obscure`.
+        InferenceError: If a generator fails.
+    """
+
+    def hidden(shown: Pixels, finds: Detections, drawn: Mapping[int, Outline]) -> Pixels:
+        return obscure(
+            shown,
+            finds,
+            taxonomy,
+            mask_threshold=mask_threshold,
+            seed=seed,
+            outlines=drawn,
+            cmyk=cmyk,
+            generators=generators,
+        )
+
+    done = hidden(pixels, detections, outlines)
+    if not len(across):
+        return done
+    width = pixels.shape[1]
+    reaches = [_reach(detections, int(i), taxonomy, outlines, width) for i in across]
+    half = min(width // 2, max(reaches))
+    strip = np.concatenate([done[:, width - half :], done[:, :half]], axis=1)
+    moved = {
+        new: replace(outlines[int(old)], x0=outlines[int(old)].x0 + half - width)
+        for new, old in enumerate(across)
+        if int(old) in outlines
+    }
+    finds = shifted(detections.select(np.asarray(across, np.int64)), half - width)
+    strip = hidden(strip, finds, moved)
+    done[:, width - half :], done[:, :half] = strip[:, :half], strip[:, half:]
+    return done
+
+
+def _reach(
+    finds: Detections, index: int, taxonomy: Taxonomy, outlines: Mapping[int, Outline], width: int
+) -> int:
+    """Return how many columns to either side of the seam hold all that one find hides."""
+    spec = class_spec(finds, index, taxonomy)
+    boxes = [finds.boxes_xyxy[index], finds.merged_xyxy[index]]
+    boxes += [outlines[index].box_xyxy] if index in outlines else []
+    low, high = np.fmin.reduce(boxes), np.fmax.reduce(boxes)
+    sides = high[2:] - low[:2]
+    # A rotated box reaches out of the box around it by less than its own longer side.
+    growth = float(sides.max()) + (spec.margin + spec.feather) * float(sides.min()) + 2
+    return int(max(width - low[0], high[2] - width) + growth)
