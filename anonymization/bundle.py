@@ -87,7 +87,7 @@ class Bundle:
     def warning(self) -> str | None:
         """One line for whoever uses the bundle; None where it was promoted and carries no note."""
         said = [self._verdict_warning(), self.card.note and f"Note: {self.card.note}"]
-        return " ".join(filter(None, said)) or None
+        return ". ".join(filter(None, said)) or None
 
     def _verdict_warning(self) -> str | None:
         if self.verdict is None:

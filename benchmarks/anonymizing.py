@@ -33,7 +33,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +46,9 @@ from numpy.typing import NDArray
 from anonymization.anonymizer import Anonymizer
 from anonymization.bundle import Bundle
 from anonymization.card import MASK_NETWORK, Card
-from anonymization.detection.detector import Detector, prepare
+from anonymization.detection.detector import Detector
 from anonymization.detection.finds import Detections, box_iou
-from anonymization.detection.runtime import load_graph
+from anonymization.detection.runtime import Runtime, load_graph
 from anonymization.formats.picture import SUFFIXES, decode, encode
 from anonymization.job.inputs import make_plan
 from anonymization.job.processing import Processor
@@ -56,6 +56,9 @@ from anonymization.job.results import Options
 from anonymization.panorama.gpano import choose_projection
 from anonymization.pipeline import Budget, Cores, cores, pixel_budget, work_off
 from benchmarks.encoding import QUALITY, picture_bytes
+
+Run = tuple[str, Mapping[str, Any]]
+"""One run of a network: its name, and its inputs."""
 
 REPEATS = 3
 MEGAPIXEL = (0.6e6, 1.6e6)
@@ -130,14 +133,30 @@ def folder_run(setting: Setting, anonymizer: Anonymizer, workers: int) -> None:
             raise SystemExit(f"not every picture was anonymized: {sorted(set(statuses))}")
 
 
-def prepared(setting: Setting) -> list[tuple[str, NDArray[np.float32]]]:
-    """Return the input of every network run of all pictures."""
-    inputs = []
+class Recorder:
+    """A network that remembers what it was asked."""
+
+    def __init__(self, name: str, graph: Runtime, asked: list[Run]) -> None:
+        """Stand before a graph, and add each of its runs to a list."""
+        self._name, self._graph, self._asked = name, graph, asked
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the graph."""
+        self._asked.append((self._name, feeds))
+        return self._graph.run(feeds)
+
+
+def network_runs(setting: Setting) -> list[Run]:
+    """Return what the networks are asked for all pictures: of each view, and of what to draw."""
+    asked: list[Run] = []
+    graphs = {
+        name: Recorder(name, load_graph(content, threads=cores()), asked)
+        for name, content in setting.bundle.graphs.items()
+    }
+    detector = Detector(setting.bundle.card, graphs)
     for path in setting.pictures:
-        pixels = decode(path.read_bytes()).pixels
-        for name, graph in setting.bundle.card.graphs.items():
-            inputs.append((name, prepare(pixels, graph).image))
-    return inputs
+        detector.detect(decode(path.read_bytes()).pixels)
+    return asked
 
 
 def codec(content: bytes) -> None:
@@ -169,16 +188,16 @@ def measure_folder(setting: Setting) -> None:
         }
         for threads in {1, workers}
     }
-    inputs = prepared(setting)
+    runs = network_runs(setting)
     contents = [path.read_bytes() for path in setting.pictures]
 
     def network_alone() -> None:
-        for name, image in inputs:
-            graphs[workers][name].run({"image": image})
+        for name, feeds in runs:
+            graphs[workers][name].run(feeds)
 
     def network_shared() -> None:
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(lambda job: graphs[1][job[0]].run({"image": job[1]}), inputs))
+            list(pool.map(lambda job: graphs[1][job[0]].run(job[1]), runs))
 
     def codec_alone() -> None:
         for content in contents:

@@ -42,7 +42,7 @@ from evaluation.attack_engines import (
     plain,
 )
 from evaluation.bound import CONFIDENCE, exact_lower
-from evaluation.measures.leaks import used_setting
+from evaluation.measures.leaks import FACES_MATCHED, PLATES_READ, used_setting
 
 SCHEMA_VERSION = 1
 STRENGTHS = (STRENGTH_MIN, 0.8, 1.0)
@@ -392,15 +392,15 @@ def materials(given: argparse.Namespace) -> Iterator[tuple[str, str, list[Target
             raise AttackError(f"--drawn is {given.drawn}; expected 0, or 2 and more")
         plates = drawn_plates(given.drawn)
         look = plates_look(RapidReader(), plates)
-        yield "drawn plates read", f"{len(plates)} drawn plates", plates, look
+        yield f"drawn {PLATES_READ}", f"{len(plates)} drawn plates", plates, look
     if given.plates:
         plates = plates_of(given.plates, given.most)
         said = f"{len(plates)} photographed plates of {given.plates.name}"
-        yield "plates read", said, plates, plates_look(RapidReader(), plates)
+        yield PLATES_READ, said, plates, plates_look(RapidReader(), plates)
     if given.faces:
         faces = faces_of(given.faces, given.most)
         said = f"{len(faces)} photographed faces of {given.faces.name}"
-        yield "faces matched", said, faces, faces_look(DlibEmbedder(), faces)
+        yield FACES_MATCHED, said, faces, faces_look(DlibEmbedder(), faces)
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:

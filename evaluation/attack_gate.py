@@ -7,7 +7,14 @@ from typing import Any
 
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from evaluation.gate import Criterion
-from evaluation.measures.leaks import above_chance, leak_bound, rows_of, used_setting
+from evaluation.measures.leaks import (
+    FACES_MATCHED,
+    PLATES_READ,
+    above_chance,
+    leak_bound,
+    rows_of,
+    used_setting,
+)
 
 TAKES_NOTHING = ("solid", "synthetic")
 """Methods whose output does not depend on the pixels they hide: there is nothing to attack."""
@@ -28,18 +35,32 @@ def check_attack(
     for name in taxonomy.gated:
         spec = taxonomy[name]
         rows = rows_of(attack, spec) if attack else []
+        aimed = aim_of(name, taxonomy)
         if spec.method == "none":
             said = f"{name}: none leaves every pixel as it is. Choose a method, or do not gate it"
             yield Criterion("attack", False, said, class_name=name)
             continue
-        yield _withstood(name, spec, rows) if rows else _unattacked(name, spec, required)
+        if any(aimed in row["attack"] for row in rows):
+            yield _withstood(name, spec, rows)
+        else:
+            yield _unattacked(name, spec, aimed, required)
 
 
-def _unattacked(name: str, spec: ClassSpec, required: bool) -> Criterion:
+def aim_of(name: str, taxonomy: Taxonomy) -> str:
+    """Return which attack shows whether a class stays hidden, as rows of the report name it.
+
+    Persons are known by their faces, and everything else by what is written on it.
+    """
+    by_face = name in (taxonomy.head_class, taxonomy.keypoint_class)
+    by_face = by_face or taxonomy[name].geometry == "ellipse"
+    return FACES_MATCHED if by_face else PLATES_READ
+
+
+def _unattacked(name: str, spec: ClassSpec, aimed: str, required: bool) -> Criterion:
     if spec.method in TAKES_NOTHING:
         said = f"{name}: {spec.method} shows no pixel of what it hides, so none is attacked"
         return Criterion("attack", True, said, class_name=name)
-    said = f"{name}: {_named(spec)} was not attacked"
+    said = f"{name}: {_named(spec)} was not attacked ({aimed})"
     if required:
         said += f". Run {AGAIN}, or set promotion.attack to optional"
     return Criterion("attack", not required, said, class_name=name)
@@ -65,10 +86,14 @@ def _withstood(name: str, spec: ClassSpec, rows: list[dict[str, Any]]) -> Criter
 def attack_warnings(attack: Mapping[str, Any] | None, taxonomy: Taxonomy) -> Iterator[str]:
     """Yield what a reader must know: what was not attacked, or was on other obscuring code."""
     for setting, names in _attackable(taxonomy).items():
-        said = f"{setting[0]} {setting[1]:g}, by which {', '.join(names)} is obscured"
-        if attack is None or not rows_of(attack, taxonomy[names[0]]):
+        rows = rows_of(attack, taxonomy[names[0]]) if attack else []
+        attacks = [str(row["attack"]) for row in rows]
+        bare = [n for n in names if not any(aim_of(n, taxonomy) in attack for attack in attacks)]
+        if attack is None or bare:
+            said = f"{setting[0]} {setting[1]:g}, by which {', '.join(bare)} is obscured"
             yield f"{said}, was not attacked: whether it hides what it covers is not known"
             continue
+        said = f"{setting[0]} {setting[1]:g}, by which {', '.join(names)} is obscured"
         recorded = _recorded(attack).get(setting)
         if recorded is None:
             yield f"the attack of {attack['date']} does not say what obscured: {said}. Run {AGAIN}"

@@ -17,6 +17,9 @@ from evaluation.bound import CONFIDENCE, exact_lower
 
 ATTACK = REPORTS / "attack.json"
 
+PLATES_READ, FACES_MATCHED = "plates read", "faces matched"
+"""Part of the name of every attack that reads characters, or that tells whose face it is."""
+
 TARGETS_MIN = 20
 """Objects below which an attack cannot say that anything holds. Above chance begins at four that
 leak, of twenty one in five; of two even both are within chance."""

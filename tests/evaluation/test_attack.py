@@ -215,7 +215,11 @@ BLURRED = Taxonomy({"plate": ClassSpec("box", "box", "blur", strength=0.8)})
     [
         (attack_on(measured_row(0.8, 9)), False, "worst of 1 attacks on it: plates read 9 of 60"),
         (attack_on(measured_row(0.8, 3)), True, "worst of 1 attacks on it: plates read 3 of 60"),
-        (attack_on(measured_row(0.6, 9)), False, "blur 0.8 was not attacked. Run python -m"),
+        (
+            attack_on(measured_row(0.6, 9)),
+            False,
+            "not attacked (plates read). Run python -m",
+        ),
         (attack_on(measured_row(0.8, 0) | {"total": 0}), False, "blur 0.8 was not attacked"),
         (attack_on(measured_row(0.8, 2) | {"total": 2}), False, "blur 0.8 was not attacked"),
         (attack_on(measured_row(0.8, 0) | {"total": 19}), False, "blur 0.8 was not attacked"),
@@ -241,9 +245,29 @@ def test_the_gate_asks_whether_the_way_of_obscuring_withstood_the_attack(
     assert said in criterion.reason
 
 
+def test_a_face_is_hidden_only_where_faces_were_attacked() -> None:
+    spec = ClassSpec("mask", "outline", "blur", strength=0.8)
+    taxonomy = Taxonomy({"person": spec, "vehicle": spec}, keypoint_class="person")
+    plates = measured_row(0.8, 0)
+    faces = plates | {"attack": "faces matched, deconvolved"}
+
+    person, vehicle = check_attack(attack_on(plates), taxonomy)
+    assert (person.passed, vehicle.passed) == (False, True)
+    assert "person: blur 0.8 was not attacked (faces matched)" in person.reason
+    (warning,) = attack_warnings(attack_on(plates), taxonomy)
+    assert warning.startswith("blur 0.8, by which person is obscured, was not attacked")
+    assert all(c.passed for c in check_attack(attack_on(plates, faces), taxonomy))
+    # Whatever leaks counts against all that are hidden so.
+    leaking = attack_on(plates | {"leaked": 9}, faces)
+    assert not any(c.passed for c in check_attack(leaking, taxonomy))
+
+
 def test_where_the_attack_is_optional_the_verdict_warns_of_what_was_not_attacked() -> None:
     (criterion,) = check_attack(None, BLURRED, required=False)
-    assert (criterion.passed, criterion.reason) == (True, "plate: blur 0.8 was not attacked")
+    assert (criterion.passed, criterion.reason) == (
+        True,
+        "plate: blur 0.8 was not attacked (plates read)",
+    )
     said = "blur 0.8, by which plate is obscured, was not attacked: whether it hides"
     assert [w.startswith(said) for w in attack_warnings(None, BLURRED)] == [True]
     leaking = attack_on(measured_row(0.8, 9))

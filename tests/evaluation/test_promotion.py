@@ -401,7 +401,10 @@ def test_without_an_attack_nothing_is_promoted_unless_the_setting_says_that_it_m
     Path("reports/attack.json").unlink()
     report = run()
     assert report["outcome"] == "REFUSED"
-    assert "face: blur 0.6 was not attacked. Run python -m evaluation.attack" in reasons(report)
+    assert (
+        "face: blur 0.6 was not attacked (faces matched). Run python -m evaluation.attack"
+        in reasons(report)
+    )
     report = run(replace(SETTINGS, promotion=replace(CONFIG, attack="optional")))
     assert report["outcome"] == "PROMOTED"
     assert "blur 0.6, by which face is obscured, was not attacked" in report["warnings"][0]

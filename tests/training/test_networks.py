@@ -16,7 +16,12 @@ from training.bundle.export import all_finds, export_onnx, output_names  # noqa:
 from training.bundle.parity import Answer, without_partner  # noqa: E402
 from training.config import BackboneConfig, NetworkConfig, TrainingConfig  # noqa: E402
 from training.errors import BackboneError, NetworkConfigError, TrainedNetworkError  # noqa: E402
-from training.network.backbones import build_backbone, load_in_order, packaged_lite0_weights  # noqa: E402
+from training.network.backbones import (  # noqa: E402
+    PACKAGED,
+    build_backbone,
+    load_in_order,
+    packaged_weights,
+)
 from training.network.rcnn import Network, build_network, load_network, save_network  # noqa: E402
 
 CLASSES = {
@@ -35,9 +40,11 @@ def restless(name: str, *, finds: bool) -> Network:
     return network
 
 
-def test_the_packaged_weights_fit_the_backbone_one_by_one() -> None:
-    body = build_backbone(BackboneConfig(), pretrained=True).body
-    state = packaged_lite0_weights()
+@pytest.mark.parametrize("name", PACKAGED)
+def test_the_packaged_weights_fit_the_backbone_one_by_one(name: str) -> None:
+    pytest.importorskip(PACKAGED[name])
+    body = build_backbone(BackboneConfig(name), pretrained=True).body
+    state = packaged_weights(name)
 
     assert torch.equal(body.state_dict()["conv_stem.weight"], next(iter(state.values())))
 

