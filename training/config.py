@@ -40,12 +40,12 @@ class BackboneConfig:
     """Feature extractor and pyramid.
 
     Attributes:
-        name: `tf_efficientnet_lite0`, `resnet50`, `resnet101`, `mobilenet_v3_large`,
+        name: `tf_efficientnet_lite0` to `lite2`, `resnet50`, `resnet101`, `mobilenet_v3_large`,
             `timm/<name>` for any of timm's feature extractors, or `detectron2/<name>` for the
             pyramid of a configuration in detectron2's model zoo (docs/detectron2.md).
-        pretrained: Start from ImageNet weights. Those of `tf_efficientnet_lite0` come from an
-            installed package; the others are downloaded by torchvision and timm. A backbone of
-            detectron2 starts from `weights`.
+        pretrained: Start from ImageNet weights. Those of `tf_efficientnet_lite0` to `lite2` come
+            from installed packages; the others are downloaded by torchvision and timm. A backbone
+            of detectron2 starts from `weights`.
         norm: `frozen` keeps batch statistics and scales as pretrained (right for the few pictures
             a batch holds here), `trained` learns them.
         strides: Strides of the levels that enter the pyramid; one more is pooled on top.
