@@ -16,8 +16,9 @@
     idle            seconds of a `dvc repro` with nothing to do (promised: at most 5)
     smoke           seconds of the whole loop with experiment/smoke (promised: under 60)
 
-`python -m benchmarks.joint --help` compares one joint network with two; `python -m benchmarks.wholes
---help` bundles by the persons and vehicles that they find where only faces and plates are labelled.
+`python -m benchmarks.joint --help` compares one joint network with two, `python -m
+benchmarks.wholes --help` bundles by the persons and vehicles that they find where only faces and
+plates are labelled.
 
 Each of the last two runs in a temporary copy of the working tree, so that no result of yours is
 touched. Numbers hold for a machine that does nothing else; each is printed with the load that the
