@@ -238,9 +238,11 @@ def _write_artifacts(
 
 def _log(run: StageRun, summary: dict[str, Any], config: EvaluationConfig) -> None:
     from data.layout import EVALUATED, REPORTS
+    from evaluation.headline import record_headline
     from evaluation.report.summary import metrics_to_log
 
     run.log_metrics(metrics_to_log(summary))
+    record_headline(run.client, run.parent_id, summary)
     run.log_artifact(REPORTS / "evaluation.json")
     if config.publish_raw:
         log.warning("evaluation.publish_raw is set: the report in MLflow shows people as they are")

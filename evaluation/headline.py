@@ -46,6 +46,22 @@ def headline_metrics(evaluation: Mapping[str, Any]) -> dict[str, float | None]:
     return metrics
 
 
+def record_headline(client: Any, turn_id: str | None, evaluation: Mapping[str, Any]) -> None:
+    """Record the numbers on the turn's own run: as soon as they are known, and with the verdict.
+
+    Evaluation does not run where DVC has its result in the cache, and an experiment may end before
+    the verdict.
+
+    Args:
+        client: MLflow's; None where tracking is off.
+        turn_id: Id of the turn's run.
+        evaluation: Content of reports/evaluation.json.
+    """
+    from data.tracking import StageRun
+
+    StageRun(client, turn_id, None).log_metrics(headline_metrics(evaluation))
+
+
 def _recall_and_bound(values: Mapping[str, Any]) -> tuple[float | None, float | None]:
     recalled, total = _number(values.get("recalled")), _number(values.get("total"))
     recall = recalled / total if total and recalled is not None else None

@@ -63,7 +63,7 @@ from evaluation.gate import (
     Verdict,
     judge,
 )
-from evaluation.headline import headline_metrics, verdict_note
+from evaluation.headline import record_headline, verdict_note
 from evaluation.measures.leaks import ATTACK, read_attack
 from evaluation.record import recorded_outputs
 from evaluation.registry import variant_alias
@@ -510,7 +510,7 @@ def _record(run: Any, settings: Settings, turn: Turn, verdict: Verdict) -> None:
 def _record_turn(client: Any, run_id: str, turn: Turn, verdict: Verdict) -> None:
     """Record the headline on the turn's own run, which people list, sort and compare."""
     parent = StageRun(client, run_id, None)
-    parent.log_metrics(headline_metrics(turn.evaluation))
+    record_headline(client, run_id, turn.evaluation)
     parent.set_tag("verdict", verdict.outcome)
     parent.set_tag("mlflow.note.content", verdict_note(shipped_verdict(verdict, turn)))
 

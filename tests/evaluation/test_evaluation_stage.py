@@ -5,6 +5,7 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -264,3 +265,28 @@ def test_a_picture_held_twice_is_refused_by_name() -> None:
 def test_size_edges_without_the_identifiable_line_are_refused() -> None:
     with pytest.raises(EvaluationConfigError, match=r"must hold 1\.0"):
         EvaluationConfig(size_edges=[0.0, 2.0])
+
+
+def test_a_turn_has_its_numbers_before_there_is_a_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An experiment that ends at evaluation is compared with others by its own run."""
+    from data.tracking import StageRun
+    from evaluation import __main__ as stage
+
+    logged: dict[str, list[str]] = {}
+    client = SimpleNamespace(
+        log_batch=lambda run, metrics: logged.setdefault(run, []).extend(m.key for m in metrics),
+        log_artifact=lambda *_: None,
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(StageRun, "log_artifact", lambda *_, **__: None)
+    sense = {"recalled": 9, "total": 10, "recall": 0.9, "lower_bound": {"bound": 0.6}}
+    classes = {"face": {"detected": sense, "covered": sense}}
+    summary = {"classes": classes, "taxonomy_gated": ["face"]}
+    monkeypatch.setattr("evaluation.report.summary.metrics_to_log", lambda _: {"recall": 0.9})
+
+    stage._log(StageRun(client, "evaluation", "turn"), summary, EvaluationConfig())
+    assert logged["evaluation"] == ["recall"]
+    assert {"recall/face/covered", "bound/lowest"} <= set(logged["turn"])
+    stage._log(StageRun(None, None, None), summary, EvaluationConfig())
