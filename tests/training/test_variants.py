@@ -15,10 +15,14 @@ onnx = pytest.importorskip("onnx")
 
 from anonymization.bundle import Bundle, write_bundle  # noqa: E402
 from anonymization.card import VARIANTS, BundleError, Card, GraphCard, GraphInput  # noqa: E402
+from anonymization.detection.detector import Detector  # noqa: E402
 from anonymization.taxonomy import ClassSpec, Taxonomy  # noqa: E402
 from benchmarks import variants as benchmark  # noqa: E402
 from data.coco import Annotation, Dataset, Image  # noqa: E402
+from training.bundle.export import export_onnx  # noqa: E402
 from training.bundle.variants import as_variant, inputs_of  # noqa: E402
+from training.config import BackboneConfig, NetworkConfig  # noqa: E402
+from training.network.rcnn import build_network  # noqa: E402
 
 TAXONOMY = Taxonomy({"face": ClassSpec(geometry="box", shape="box")})
 FACE = (8.0, 8.0, 40.0, 40.0)
@@ -144,3 +148,26 @@ def test_the_benchmark_takes_a_folder_of_bundles_as_they_are(
         benchmark.bundles_of(tmp_path / "two", [], tmp_path / "work")
     with pytest.raises(SystemExit, match="holds no bundle"):
         benchmark.bundles_of(pictures, [], tmp_path / "work")
+
+
+@pytest.mark.slow
+def test_a_network_as_it_is_exported_counts_in_8_bits(pictures: Path, tmp_path: Path) -> None:
+    """With all of its inputs: what it is told to draw is no picture to observe ranges on."""
+    torch.manual_seed(0)
+    config = NetworkConfig(backbone=BackboneConfig(channels=16))
+    network = build_network("mask_rcnn", config, TAXONOMY.names, pretrained=False).eval()
+    torch.nn.init.normal_(network.heads.box_predictor.scores.weight, std=0.2)
+    torch.nn.init.constant_(network.heads.box_predictor.scores.bias, 0.0)
+    export_onnx(network, tmp_path / "mask_rcnn.onnx")
+    graph = GraphCard("mask_rcnn.onnx", "", GraphInput(96), TAXONOMY.names)
+    card = Card(TAXONOMY, dict.fromkeys(TAXONOMY.names, 0.3), {"mask_rcnn": graph})
+    whole = write_bundle(tmp_path / "fp32", card, {"mask_rcnn": tmp_path / "mask_rcnn.onnx"})
+
+    made = as_variant(
+        whole, "int8", tmp_path / "int8", inputs=inputs_of(sorted(pictures.iterdir()))
+    )
+
+    shown = np.random.default_rng(1).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    found = Detector.from_bundle(made, threads=1).detect(shown, score_min=0.02)
+    assert len(found) > 0
+    assert len(made.graphs["mask_rcnn"]) < 0.5 * len(whole.graphs["mask_rcnn"])

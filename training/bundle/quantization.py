@@ -107,7 +107,7 @@ def to_int8_arithmetic(
     2 * 255 * 64 = 32,640 cannot.
 
     Args:
-        content: The file of a float32 graph with one input.
+        content: The file of a float32 graph, its picture the first input.
         pictures: Its input for some pictures, each float32 (1, 3, H, W).
         keep_float: Parts of names of layers that stay float32.
 
@@ -240,11 +240,14 @@ def _observe(
         watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     observed = {name: Observed() for name in tensors}
-    (image,) = (value.name for value in session.get_inputs())
+    image, *told = session.get_inputs()
+    # Everything is drawn: what the network finds at all shows what its last layers see.
+    every = {port.name: np.full(port.shape, port.name == "draw", np.float32) for port in told}
     seen = 0
     for picture in pictures:
         seen += 1
-        for name, values in zip(tensors, session.run(tensors, {image: picture}), strict=True):
+        values_of = session.run(tensors, {image.name: picture} | every)
+        for name, values in zip(tensors, values_of, strict=True):
             observed[name].add(values)
     if not seen:
         raise QuantizationError("there is no picture to observe ranges on; expected at least one")
