@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ from anonymization.bundle import Bundle
 from anonymization.card import CARD, FP32, VARIANTS
 from anonymization.detection.detector import Detector
 from anonymization.detection.finds import Detections
-from anonymization.detection.runtime import ONNXRUNTIME, OPENVINO, load_graph
+from anonymization.detection.runtime import ONNXRUNTIME, OPENVINO, RuntimeLoadError, load_graph
 from anonymization.formats.picture import SUFFIXES, read_picture
 from anonymization.taxonomy import Taxonomy
 from data.coco import Dataset
@@ -116,13 +117,16 @@ def bundles_of(path: Path, ranges: Sequence[Path], work: Path) -> dict[str, Bund
 
 
 def rows_of(bundles: Mapping[str, Bundle]) -> list[Row]:
-    """Load every bundle into every runtime that is installed."""
+    """Load every bundle into every runtime that is installed and takes it."""
     installed = [ONNXRUNTIME, *([OPENVINO] if importlib.util.find_spec(OPENVINO) else [])]
-    return [
-        Row(name, runtime, bundle, _detector(bundle, runtime))
-        for name, bundle in bundles.items()
-        for runtime in installed
-    ]
+    rows = []
+    for name, bundle in bundles.items():
+        for runtime in installed:
+            try:
+                rows.append(Row(name, runtime, bundle, _detector(bundle, runtime)))
+            except RuntimeLoadError as error:
+                sys.stderr.write(f"{name} in {runtime}: {error}\n")
+    return rows
 
 
 def _detector(bundle: Bundle, runtime: str) -> Detector:

@@ -132,8 +132,14 @@ class OpenVinoRuntime:
             threads: Threads for one run; None leaves the choice to OpenVINO (all cores).
 
         Raises:
-            RuntimeLoadError: If OpenVINO is not installed, or cannot run the graph.
+            RuntimeLoadError: If OpenVINO is not installed, or cannot run the graph, or the graph
+                counts in 8 bits.
         """
+        if not _is_float(graph):
+            raise RuntimeLoadError(
+                f"{name} counts in 8 bits, in which OpenVINO was seen to miss nearly everything "
+                f"(docs/variants.md); use --runtime {ONNXRUNTIME}, which the bundle was judged in"
+            )
         if importlib.util.find_spec("openvino") is None:
             raise RuntimeLoadError(
                 "runtime openvino is not installed; install blurloop[openvino], or use "

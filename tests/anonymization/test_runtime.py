@@ -107,6 +107,25 @@ def test_both_runtimes_find_the_same(make_bundle: Callable[..., Bundle]) -> None
     np.testing.assert_allclose(theirs.masks, ours.masks)
 
 
+def test_openvino_gets_no_graph_that_counts_in_8_bits() -> None:
+    """It runs them and finds next to nobody (docs/variants.md)."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        [helper.make_node("QuantizeLinear", ["image", "scale"], ["sum"])],
+        "counting",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, "H", "W"])],
+        [helper.make_tensor_value_info("sum", TensorProto.UINT8, None)],
+        [numpy_helper.from_array(np.array(0.1, np.float32), "scale")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    content = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    with pytest.raises(RuntimeLoadError, match=r"graph x counts in 8 bits.*use --runtime onnx"):
+        load_graph(content, name="graph x", runtime="openvino")
+    ran = load_graph(content, name="graph x").run({"image": np.ones((1, 1, 1, 1), np.float32)})
+    assert ran["sum"].ravel().tolist() == [10]
+
+
 def test_an_unknown_runtime_is_refused_with_the_known_ones() -> None:
     with pytest.raises(RuntimeLoadError, match="expected one of onnxruntime, openvino"):
         load_graph(b"", runtime="abacus")

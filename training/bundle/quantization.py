@@ -1,8 +1,8 @@
 """Graphs that count in 8 bits: convolutions and dense layers of an ONNX graph become INT8.
 
 Static quantization of ONNX Runtime: QuantizeLinear and DequantizeLinear stand around every layer
-that is to run in 8 bits, and ONNX Runtime and OpenVINO both make integer kernels of them. Ranges
-of activations are observed on pictures; weights have one scale per output channel.
+that is to run in 8 bits, and ONNX Runtime makes integer kernels of them. Ranges of activations are
+observed on pictures; weights have one scale per output channel.
 
 Float32 stays what decides: the last layers of every branch (class scores, boxes, masks, key
 points), pooling of regions, decoding and suppression.
