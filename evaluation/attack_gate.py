@@ -89,9 +89,10 @@ def attack_warnings(attack: Mapping[str, Any] | None, taxonomy: Taxonomy) -> Ite
         rows = rows_of(attack, taxonomy[names[0]]) if attack else []
         attacks = [str(row["attack"]) for row in rows]
         bare = [n for n in names if not any(aim_of(n, taxonomy) in attack for attack in attacks)]
-        if attack is None or bare:
+        if bare:
             said = f"{setting[0]} {setting[1]:g}, by which {', '.join(bare)} is obscured"
             yield f"{said}, was not attacked: whether it hides what it covers is not known"
+        if attack is None or not rows:
             continue
         said = f"{setting[0]} {setting[1]:g}, by which {', '.join(names)} is obscured"
         recorded = _recorded(attack).get(setting)

@@ -56,7 +56,10 @@ def one_thread() -> Iterator[None]:
 
 
 class Painted:
-    """A network that finds every connected region of red, green or blue that it sees."""
+    """A network that finds every connected region of red, green or blue that it sees.
+
+    It draws the masks that it is asked for, as exported graphs do.
+    """
 
     def __init__(self, score: float = 0.9, skip_whole: bool = False) -> None:
         self.score = score
@@ -83,11 +86,12 @@ class Painted:
                     boxes.append([x, y, x + w, y + h])
                     labels.append(label)
         n = len(boxes)
+        drawn = [mask for mask, label in zip(masks, labels, strict=True) if feeds["draw"][label]]
         return {
             "boxes": np.array(boxes, np.float32).reshape(n, 4),
             "scores": np.full(n, self.score, np.float32),
             "labels": np.array(labels, np.int64),
-            "masks": np.array(masks, np.float32).reshape(n, 28, 28),
+            "masks": np.array(drawn, np.float32).reshape(-1, 28, 28),
         }
 
 
