@@ -376,13 +376,10 @@ class Anonymizer:
         return obscure_wrapped(
             pixels,
             decided.hidden,
+            lambda shown, finds, drawn: self.obscure(shown, finds, outlines=drawn, cmyk=cmyk),
             self.taxonomy,
             across=decided.across,
-            mask_threshold=self.mask_threshold,
-            seed=self._seed,
             outlines=decided.hidden_outlines,
-            cmyk=cmyk,
-            generators=self.generators,
         )
 
     def anonymize_file(

@@ -53,6 +53,7 @@ from anonymization.formats.picture import SUFFIXES, decode, encode
 from anonymization.job.inputs import make_plan
 from anonymization.job.processing import Processor
 from anonymization.job.results import Options
+from anonymization.memory import keep_freed_memory
 from anonymization.panorama.gpano import choose_projection
 from anonymization.pipeline import Budget, Cores, cores, pixel_budget, work_off
 from benchmarks.encoding import QUALITY, picture_bytes
@@ -346,6 +347,7 @@ def rewritten(anonymizer: Anonymizer, content: bytes, finds: Detections) -> None
 def peak_gb(card: Card, content: bytes, finds: Detections) -> float:
     """Return the most memory that one such picture takes; for a process of its own."""
     cv2.setNumThreads(1)
+    keep_freed_memory()  # as the command does
     rewritten(Anonymizer.for_known_regions(card), content, finds)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
@@ -544,6 +546,7 @@ def main() -> None:
     parser.add_argument("--deface", type=Path, help="Python in which deface is installed")
     parser.add_argument("--only", nargs="*", default=[], help="names of measures")
     options = parser.parse_args()
+    keep_freed_memory()  # as the command does
     setting = Setting(Bundle.load(options.bundle), chosen_pictures(options.pictures, options.count))
     cv2.setNumThreads(1)
     print(f"load {os.getloadavg()[0]:.1f} on {cores()} cores")

@@ -24,7 +24,7 @@ from evaluation.coverage import (
     unrolled,
 )
 from evaluation.matching import IOU_MIN, Matching, MatchingError, box_iou, mask_iou, match
-from evaluation.panoramas import drawn_finds, on_circle
+from evaluation.panoramas import on_circle
 from evaluation.patch import Patch
 from evaluation.truth import PictureTruth, TruthObject
 
@@ -260,7 +260,11 @@ def covered_thresholds(
         "width": truth.image.width,
         "mask_threshold": mask_threshold,
     }
-    detections = drawn_finds(detections, truth.panorama)
+    if truth.panorama is not None:
+        from anonymization.panorama.wrapping import wrapped_copies
+
+        width, turn = truth.panorama.width, truth.panorama.turn
+        detections = wrapped_copies(detections, width, turn=turn)
     ids = np.asarray(detections.class_ids)
     scores = np.asarray(detections.scores, dtype=np.float64)
     base = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ from anonymization.errors import BlurloopError
 from anonymization.panorama.gpano import EQUIRECTANGULAR, ChosenProjection, choose_projection
 from anonymization.panorama.projection import Equirectangular, ProjectionError
 from data.coco import Annotation, Dataset, Image
-
-if TYPE_CHECKING:
-    from anonymization.detection.finds import Detections
 
 IDENTITIES = ("object", "track")
 """Attributes that name an object; pieces with the same name in one picture are one object."""
@@ -78,15 +75,6 @@ def seam_of(panorama: Equirectangular | None) -> int | None:
     (200, None)
     """
     return panorama.width if panorama is not None and panorama.wraps else None
-
-
-def drawn_finds(detections: Detections, panorama: Equirectangular | None) -> Detections:
-    """Return the finds to obscure: in a panorama also their copies on the other side."""
-    if panorama is None:
-        return detections
-    from anonymization.panorama.wrapping import wrapped_copies
-
-    return wrapped_copies(detections, panorama.width, turn=panorama.turn)
 
 
 def on_circle(boxes_xyxy: NDArray[Any], seam: int) -> NDArray[np.float64]:

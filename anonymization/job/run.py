@@ -41,7 +41,9 @@ def run(job: Job) -> int:
     """
     from anonymization.formats.picture import SUFFIXES
     from anonymization.job.places import check_places, own_folders
+    from anonymization.memory import keep_freed_memory
 
+    keep_freed_memory()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     clock = time.monotonic()
     check(job)

@@ -25,6 +25,7 @@ from anonymization.obscuring.shapes import (
     MASK_THRESHOLD,
     Outline,
     Region,
+    bounds,
     paste_mask,
     region,
     shorter_side,
@@ -58,6 +59,10 @@ CELL_MIN_PX = 4
 NOISE_SHARE = 0.02
 """Standard deviation of the noise on each cell, as a share of full scale: 5 levels of 255."""
 
+HOLDERS_MAX = 64
+"""Largest objects of a picture that are asked whether they hide a smaller one already: enough for
+a street, and few enough that a crowd of a thousand does not compare each with each."""
+
 QUANTUM_SHARE = 1 / 32
 """Step to which cells are rounded, as a share of full scale: 8 levels of 256."""
 
@@ -76,7 +81,8 @@ def obscure(
     """Return the picture with every find obscured as its class says.
 
     Larger objects come first, and each works on what is already obscured: where objects overlap,
-    nothing that one hid comes back with the next.
+    nothing that one hid comes back with the next. What lies inside of what is hidden at least as
+    coarsely is left at that (`obscured_regions`).
 
     Args:
         pixels: uint8, uint16 or float32, shape (H, W) or (H, W, C), any colour model.
@@ -160,10 +166,20 @@ def obscured_regions(
     mask_threshold: float = MASK_THRESHOLD,
     outlines: Mapping[int, Outline] = NO_OUTLINES,
 ) -> Iterator[tuple[int, Region]]:
-    """Yield position and region of each find that is obscured, the largest first."""
+    """Yield position and region of each find that is obscured, the largest first.
+
+    A find all of whose pixels one before it replaces in cells at least as large is left out: a
+    plate in a car, a part found beside the whole.
+    """
+    before: list[tuple[float, Region]] = []
     for index in _largest_first(detections):
         spec = class_spec(detections, index, taxonomy)
         if spec.method == "none":
+            continue
+        outline = outlines.get(index)
+        box = bounds(detections, index, spec, height=height, width=width, outline=outline)
+        cell = cell_px(spec, hidden_side(detections, index, outlines))
+        if any(coarse >= cell and _holds(where, box) for coarse, where in before):
             continue
         where = region(
             detections,
@@ -172,10 +188,23 @@ def obscured_regions(
             height=height,
             width=width,
             mask_threshold=mask_threshold,
-            outline=outlines.get(index),
+            outline=outline,
         )
-        if where.full.size:
-            yield index, where
+        if not where.full.size:
+            continue
+        if len(before) < HOLDERS_MAX:
+            before.append((cell, where))
+        yield index, where
+
+
+def _holds(where: Region, box: tuple[int, int, int, int]) -> bool:
+    """Tell whether a region replaces all of a part of the picture: x0, y0, x1, y1, half-open."""
+    left, top = box[0] - where.x0, box[1] - where.y0
+    right, bottom = box[2] - where.x0, box[3] - where.y0
+    rows, columns = where.full.shape
+    if left < 0 or top < 0 or right > columns or bottom > rows:
+        return False
+    return bool(where.full[top:bottom, left:right].all())
 
 
 def obscured_mask(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,26 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.detection.finds import Detections
-from anonymization.obscuring.generator import FaceGenerator
-from anonymization.obscuring.obscure import NO_GENERATORS, NO_OUTLINES, class_spec, obscure
-from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline
+from anonymization.obscuring.obscure import NO_OUTLINES, class_spec
+from anonymization.obscuring.shapes import Outline
 from anonymization.panorama.wrapping import shifted
 from anonymization.taxonomy import Taxonomy
 
 Pixels = NDArray[Any]
 
+Hide = Callable[[Pixels, Detections, Mapping[int, Outline]], Pixels]
+"""Returns a picture with finds obscured, given those that a person outlined, by position."""
+
 
 def obscure_wrapped(
     pixels: Pixels,
     detections: Detections,
+    hide: Hide,
     taxonomy: Taxonomy,
     *,
     across: Sequence[int] | NDArray[np.int64],
-    mask_threshold: float = MASK_THRESHOLD,
-    seed: int | None = None,
     outlines: Mapping[int, Outline] = NO_OUTLINES,
-    cmyk: bool = False,
-    generators: Mapping[str, FaceGenerator] = NO_GENERATORS,
 ) -> Pixels:
     """Return the picture with every find obscured, those over the seam on both sides as one.
 
@@ -39,33 +38,13 @@ def obscure_wrapped(
     Args:
         pixels: As for `obscure`.
         detections: What to hide, the copies on the other side of the seam included.
-        taxonomy: How.
+        hide: `obscure`, with how it is to be done.
+        taxonomy: The one by which `hide` does it.
         across: Positions of finds that go on beyond the last column of a whole panorama
             (`panorama.wrapping.over_the_seam`).
-        mask_threshold: As for `obscure`, and so are all that follows.
-        seed: Makes the noise repeatable.
         outlines: Exact pixels of finds, by position.
-        cmyk: Whether four channels are inks.
-        generators: What draws the replacement, by class name.
-
-    Raises:
-        ShapeError: As `obscure`.
-        InferenceError: If a generator fails.
     """
-
-    def hidden(shown: Pixels, finds: Detections, drawn: Mapping[int, Outline]) -> Pixels:
-        return obscure(
-            shown,
-            finds,
-            taxonomy,
-            mask_threshold=mask_threshold,
-            seed=seed,
-            outlines=drawn,
-            cmyk=cmyk,
-            generators=generators,
-        )
-
-    done = hidden(pixels, detections, outlines)
+    done = hide(pixels, detections, outlines)
     if not len(across):
         return done
     width = pixels.shape[1]
@@ -78,7 +57,7 @@ def obscure_wrapped(
         if int(old) in outlines
     }
     finds = shifted(detections.select(np.asarray(across, np.int64)), half - width)
-    strip = hidden(strip, finds, moved)
+    strip = hide(strip, finds, moved)
     done[:, width - half :], done[:, :half] = strip[:, :half], strip[:, half:]
     return done
 

@@ -166,15 +166,10 @@ def region(
     Returns:
         The region, cut at the picture's edge; without pixels for a find outside of it.
     """
-    boxes = [detections.boxes_xyxy[index]]
-    if not np.isnan(detections.merged_xyxy[index, 0]):
-        boxes.append(detections.merged_xyxy[index])
+    boxes, extent = _boxes(detections, index, outline)
     side = max(shorter_side(boxes[0]), 0.0)
     margin, feather = spec.margin * side, spec.feather * side
-    extent = [*boxes, outline.box_xyxy] if outline is not None else boxes
-    # A rotated box reaches out of the box around it by less than its own longer side.
-    reach = _longer_side(extent) if spec.shape == "rotated_box" else 0.0
-    x0, y0, x1, y1 = _crop(extent, margin + feather + reach, height=height, width=width)
+    x0, y0, x1, y1 = bounds(detections, index, spec, height=height, width=width, outline=outline)
     if x1 <= x0 or y1 <= y0:
         return _NOWHERE
     grid = _Grid(x0, y0, x1, y1)
@@ -196,7 +191,47 @@ def region(
         found = Region(x0, y0, weight >= 1, weight, corners)
     else:
         found = Region(x0, y0, distance <= 0, corners_xy=corners)
-    return _trimmed(found) if reach else found
+    return _trimmed(found) if spec.shape == "rotated_box" else found
+
+
+def bounds(
+    detections: Detections,
+    index: int,
+    spec: ClassSpec,
+    *,
+    height: int,
+    width: int,
+    outline: Outline | None = None,
+) -> tuple[int, int, int, int]:
+    """Return a part of the picture that holds all that `region` can touch of one find.
+
+    Args:
+        detections: As for `region`, and so are all that follow.
+        index: Which of the finds.
+        spec: How its class is obscured.
+        height: Rows of the picture.
+        width: Columns of the picture.
+        outline: Exact pixels of the object, where they are known.
+
+    Returns:
+        First column and row, then those behind the last; the first are not below the second for
+        a find outside of the picture.
+    """
+    boxes, extent = _boxes(detections, index, outline)
+    growth = (spec.margin + spec.feather) * max(shorter_side(boxes[0]), 0.0)
+    # A rotated box reaches out of the box around it by less than its own longer side.
+    reach = _longer_side(extent) if spec.shape == "rotated_box" else 0.0
+    return _crop(extent, growth + reach, height=height, width=width)
+
+
+def _boxes(
+    detections: Detections, index: int, outline: Outline | None
+) -> tuple[list[Floats], list[Floats]]:
+    """Return the boxes of one find, its own first; and those with what a person drew."""
+    boxes = [detections.boxes_xyxy[index]]
+    if not np.isnan(detections.merged_xyxy[index, 0]):
+        boxes.append(detections.merged_xyxy[index])
+    return boxes, boxes if outline is None else [*boxes, outline.box_xyxy]
 
 
 def shorter_side(box_xyxy: Floats) -> float:
@@ -253,14 +288,16 @@ class _Grid:
 def _crop(
     boxes: list[Floats], growth: float, *, height: int, width: int
 ) -> tuple[int, int, int, int]:
-    sides = [box.tolist() for box in boxes]
-    x0, y0 = (min(box[i] for box in sides) - growth - 1 for i in (0, 1))
-    x1, y1 = (max(box[i] for box in sides) + growth + 1 for i in (2, 3))
+    x0, y0, x1, y1 = boxes[0].tolist()
+    for box in boxes[1:]:
+        left, top, right, bottom = box.tolist()
+        x0, y0, x1, y1 = min(x0, left), min(y0, top), max(x1, right), max(y1, bottom)
+    growth += 1
     return (
-        min(max(math.floor(x0), 0), width),
-        min(max(math.floor(y0), 0), height),
-        min(max(math.ceil(x1), 0), width),
-        min(max(math.ceil(y1), 0), height),
+        min(max(math.floor(x0 - growth), 0), width),
+        min(max(math.floor(y0 - growth), 0), height),
+        min(max(math.ceil(x1 + growth), 0), width),
+        min(max(math.ceil(y1 + growth), 0), height),
     )
 
 

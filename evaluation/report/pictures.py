@@ -88,6 +88,7 @@ def judge_picture(
         MatchingError: If a find is not made of numbers.
     """
     from anonymization.detection.detector import apply_card, merge_heads
+    from anonymization.obscuring.obscure import obscure
     from anonymization.obscuring.seam import obscure_wrapped
     from anonymization.panorama.wrapping import over_the_seam, with_copies
 
@@ -106,16 +107,15 @@ def judge_picture(
     )
     hidden = coverage_shares(patches, unrolled(regions, truth.seam))
 
-    def hide(shown: Pixels) -> Pixels:
-        hidden = obscure_wrapped(
-            shown,
-            drawn,
-            card.taxonomy,
-            across=across,
-            mask_threshold=card.mask_threshold,
-            seed=seed,
+    def hide_finds(shown: Pixels, finds: Detections, _: object) -> Pixels:
+        return np.asarray(
+            obscure(shown, finds, card.taxonomy, mask_threshold=card.mask_threshold, seed=seed)
         )
-        return np.asarray(hidden)
+
+    def hide(shown: Pixels) -> Pixels:
+        return np.asarray(
+            obscure_wrapped(shown, drawn, hide_finds, card.taxonomy, across=across), np.uint8
+        )
 
     def kept(outside: NDArray[np.bool_]) -> Kept | None:
         return None if pixels is None else kept_outside(pixels, rewrite(hide(pixels)), outside)
