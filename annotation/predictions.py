@@ -16,13 +16,9 @@ from annotation.regions import Size
 from annotation.to_label_studio import VISIBLE, annotations_to_results
 from anonymization.bundle import Bundle
 from anonymization.card import KEYPOINT_NETWORK, Card
-from anonymization.detection.detector import (
-    Detections,
-    Detector,
-    above_thresholds,
-    apply_card,
-    box_iou,
-)
+from anonymization.detection.applying import above_thresholds, apply_card
+from anonymization.detection.detector import Detector
+from anonymization.detection.finds import Detections, box_iou
 from anonymization.errors import BlurloopError
 from anonymization.files import read_json, write_json
 from anonymization.formats.picture import read_picture
@@ -158,7 +154,7 @@ def detections_to_annotations(
     detections: Detections, card: Card, taxonomy: Taxonomy, size: Size
 ) -> list[Annotation]:
     """Return finds as objects, numbered by their position from 1; outlines are pasted masks."""
-    from anonymization.obscuring.obscure import paste_mask
+    from anonymization.obscuring.shapes import paste_mask
 
     objects = []
     for i in range(len(detections)):

@@ -191,7 +191,7 @@ def obscured(target: Target, setting: Setting, *, seed: int = SEED) -> Pixels:
     Obscuring raises a strength below its floor. Such a one is asked for as the floor itself, on a
     box of a shorter side with so much more margin that the region is the same.
     """
-    from anonymization.detection.detector import Detections
+    from anonymization.detection.finds import Detections
     from anonymization.obscuring.obscure import obscure
 
     if setting.method == "none":

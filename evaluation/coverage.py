@@ -17,7 +17,7 @@ from anonymization.errors import BlurloopError
 from evaluation.patch import Patch, overlap
 
 if TYPE_CHECKING:
-    from anonymization.detection.detector import Detections
+    from anonymization.detection.finds import Detections
     from anonymization.taxonomy import Taxonomy
 
 MASK_THRESHOLD = 0.4
@@ -145,7 +145,7 @@ def region_of(
     mask_threshold: float = MASK_THRESHOLD,
 ) -> Patch | None:
     """Return the pixels that one find fully obscures (blending weight 1); None for none."""
-    from anonymization.obscuring.obscure import region
+    from anonymization.obscuring.shapes import region
 
     spec = taxonomy[taxonomy.names[int(detections.class_ids[index])]]
     if spec.method == "none":

@@ -29,7 +29,7 @@ from evaluation.patch import Patch
 from evaluation.truth import PictureTruth, TruthObject
 
 if TYPE_CHECKING:
-    from anonymization.detection.detector import Detections
+    from anonymization.detection.finds import Detections
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def find_patch(
     mask_threshold: float = MASK_THRESHOLD,
 ) -> Patch:
     """Return the found outline itself, without margin and feather; its box where it has none."""
-    from anonymization.obscuring.obscure import region
+    from anonymization.obscuring.shapes import region
 
     plain = dataclasses.replace(spec, shape="outline", margin=0.0, feather=0.0)
     found = region(

@@ -23,7 +23,7 @@ from data.layout import ARTIFACTS, BUNDLE, PICTURES, PREPARED, REPORTS
 from training.pictures.sampling import HARD_SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from anonymization.detection.detector import Detections
+    from anonymization.detection.finds import Detections
     from evaluation.truth import PictureTruth
 
 HARD = ARTIFACTS / "hard.json"

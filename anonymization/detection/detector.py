@@ -7,40 +7,21 @@ Shapes: N finds, K = 17 keypoints, M = 28 mask cells a side, boxes xyxy half-ope
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.bundle import Bundle
-from anonymization.card import (
-    BEST,
-    KEYPOINT_NETWORK,
-    MASK_NETWORK,
-    Card,
-    GraphCard,
-    TilingCard,
-)
-from anonymization.detection.finds import (
-    MASK_SIDE,
-    NUM_KEYPOINTS,
-    Detections,
-    ShapeError,
-    box_iou,
-    nms,
-)
-from anonymization.detection.floors import Floors, limits, with_masks
-from anonymization.detection.heads import head_box
+from anonymization.card import BEST, KEYPOINT_NETWORK, MASK_NETWORK, Card, GraphCard, TilingCard
+from anonymization.detection.applying import apply_card, are_above
+from anonymization.detection.finds import Detections, ShapeError
+from anonymization.detection.floors import Floors, with_masks
 from anonymization.detection.looks import Look, looks_of, merged, mirror, mirrored_boxes
+from anonymization.detection.mapping import head_finds, mask_finds, touching
 from anonymization.detection.networks import Networks, Runtimes
-from anonymization.detection.outputs import (
-    HEATMAPS,
-    MASKS,
-    GraphFinds,
-    is_joint,
-    posed_label,
-)
+from anonymization.detection.outputs import HEATMAPS, MASKS, GraphFinds, is_joint, posed_label
+from anonymization.detection.preparing import prepare
 from anonymization.detection.runtime import Runtime, load_graph
 from anonymization.panorama.gpano import choose_projection
 from anonymization.panorama.layout import views_of
@@ -51,90 +32,8 @@ from anonymization.panorama.warping import picture_box, with_open_edges
 from anonymization.panorama.wrapping import beside_their_faces, canonical
 from anonymization.pipeline import Cores
 
-__all__ = [
-    "MASK_SIDE",
-    "NUM_KEYPOINTS",
-    "Detections",
-    "Detector",
-    "PreparedPicture",
-    "ShapeError",
-    "above_thresholds",
-    "apply_card",
-    "box_iou",
-    "heatmaps_to_keypoints",
-    "merge_heads",
-    "nms",
-    "prepare",
-]
-
 Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 Pixels = NDArray[np.uint8]
-
-
-def heatmaps_to_keypoints(heatmaps: Floats, boxes_xyxy: Floats) -> Floats:
-    """Find each keypoint at the highest point of its heat map, resized to its box.
-
-    Equals torchvision's `heatmaps_to_keypoints` (roi_heads.py): bicubic resizing to the box
-    rounded up, the highest pixel, its centre scaled to the box.
-
-    Args:
-        heatmaps: float32, shape (N, K, S, S), raw values.
-        boxes_xyxy: float32, shape (N, 4).
-
-    Returns:
-        float32, shape (N, K, 3): x, y in the boxes' pixels, and the value there.
-    """
-    found = np.zeros((*heatmaps.shape[:2], 3), np.float32)
-    for i, (maps, box) in enumerate(zip(heatmaps, boxes_xyxy, strict=True)):
-        width, height = np.maximum(box[2:] - box[:2], 1)
-        columns, rows = int(np.ceil(width)), int(np.ceil(height))
-        for k, heatmap in enumerate(maps):
-            large = cv2.resize(heatmap, (columns, rows), interpolation=cv2.INTER_CUBIC)
-            y, x = divmod(int(large.argmax()), columns)
-            found[i, k] = (
-                (x + 0.5) * (width / columns) + box[0],
-                (y + 0.5) * (height / rows) + box[1],
-                large[y, x],
-            )
-    return found
-
-
-@dataclass(frozen=True)
-class PreparedPicture:
-    """A picture as a graph takes it.
-
-    Attributes:
-        image: float32 (1, 3, H, W), RGB in [0, 1], padded right and below.
-        scale_xy: Graph pixels per picture pixel, in x and in y.
-    """
-
-    image: Floats
-    scale_xy: tuple[float, float]
-
-
-def prepare(pixels: Pixels, graph: GraphCard, *, look: float = 1.0) -> PreparedPicture:
-    """Resize and pad a picture as the card says.
-
-    Args:
-        pixels: uint8, shape (H, W, 3), RGB.
-        graph: The graph's part of the card.
-        look: Factor on that size.
-    """
-    spec = graph.input
-    height, width = pixels.shape[:2]
-    scale = look * min(spec.long_side / max(height, width), spec.upscale_max)
-    columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
-    # Area averaging does not alias when it shrinks; it cannot enlarge.
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    same = (rows, columns) == (height, width)
-    resized = pixels if same else cv2.resize(pixels, (columns, rows), interpolation=how)
-    padded = [-(-side // spec.multiple) * spec.multiple for side in (rows, columns)]
-    image = np.empty((1, 3, *padded), np.float32)
-    image[:] = np.asarray(spec.pad_rgb, np.float32)[None, :, None, None]
-    np.multiply(resized.transpose(2, 0, 1), np.float32(1 / 255), out=image[0, :, :rows, :columns])
-    return PreparedPicture(image, (columns / width, rows / height))
 
 
 class Detector:
@@ -267,7 +166,7 @@ class Detector:
         found = merge(
             sightings,
             views,
-            firm=_are_above(sightings.finds, self.card),
+            firm=are_above(sightings.finds, self.card),
             iou=self.card.nms_iou,
             mask_threshold=self.card.mask_threshold,
             turn=turn,
@@ -275,7 +174,7 @@ class Detector:
         height, width = pixels.shape[:2]
         if turn is not None:
             found = canonical(found, width, turn)
-        found = found.select(_touching(found.boxes_xyxy, height, width))
+        found = found.select(touching(found.boxes_xyxy, height, width))
         return found if turn is None else beside_their_faces(found, turn)
 
     def _sightings(self, found: Detections, extents: Floats, view: View, number: int) -> Sightings:
@@ -363,135 +262,14 @@ class Detector:
         if name == MASK_NETWORK:
             finds = GraphFinds.from_outputs(outputs, graph, name, MASKS, masked)
             finds = finds.at_least(floors.of_masks(graph, self.card))
-            parts.append(_mask_finds(finds, picture, graph, self.card, height, width))
+            parts.append(mask_finds(finds, picture, graph, self.card, height, width))
             extents.append(parts[-1].boxes_xyxy)
         if name == KEYPOINT_NETWORK or is_joint(name, graph, outputs):
             posed = posed_label(name, graph, self.card)
             drawn = None if posed is None else np.arange(len(graph.classes)) == posed
             finds = GraphFinds.from_outputs(outputs, graph, name, HEATMAPS, drawn)
             finds = finds.of_label(posed).at_least(floors.of_heads(graph))
-            heads, persons = _head_finds(finds, picture, self.card, height, width)
+            heads, persons = head_finds(finds, picture, self.card, height, width)
             parts.append(heads)
             extents.append(persons)
         return Detections.concatenate(parts), np.concatenate(extents)
-
-
-def _to_picture(boxes: Floats, picture: PreparedPicture) -> Floats:
-    sx, sy = picture.scale_xy
-    return np.asarray(boxes / np.array([sx, sy, sx, sy], np.float32), np.float32)
-
-
-def _touching(boxes_xyxy: Floats, height: int, width: int) -> NDArray[np.bool_]:
-    """Tell which boxes have an area inside the picture."""
-    x0, y0, x1, y1 = boxes_xyxy.T
-    inside_x = np.minimum(x1, width) > np.maximum(x0, 0)
-    inside_y = np.minimum(y1, height) > np.maximum(y0, 0)
-    return np.asarray(inside_x & inside_y)
-
-
-def _mask_finds(
-    finds: GraphFinds,
-    picture: PreparedPicture,
-    graph: GraphCard,
-    card: Card,
-    height: int,
-    width: int,
-) -> Detections:
-    """Map finds of the mask network back to the picture.
-
-    Boxes are not cut at the picture's edge: the 28x28 mask spans the whole box.
-    """
-    positions = np.array([card.taxonomy.class_id(name) for name in graph.classes], np.int64)
-    boxes = _to_picture(finds.boxes, picture)
-    found = Detections.from_boxes(
-        boxes, class_ids=positions[finds.labels], scores=finds.scores, masks=finds.maps
-    )
-    return found.select(_touching(boxes, height, width))
-
-
-def _head_finds(
-    finds: GraphFinds, picture: PreparedPicture, card: Card, height: int, width: int
-) -> tuple[Detections, Floats]:
-    """Draw the head region of each person whose face the keypoints see.
-
-    The persons themselves only carry the heads: the mask head draws persons with an outline.
-
-    Returns:
-        The heads, and the box of each one's person; float32 (N, 4).
-    """
-    if card.taxonomy.head_class is None or not len(finds.scores):
-        return Detections.empty(), np.zeros((0, 4), np.float32)
-    points = heatmaps_to_keypoints(finds.maps, finds.boxes)
-    points[..., 0] /= picture.scale_xy[0]
-    points[..., 1] /= picture.scale_xy[1]
-    persons = _to_picture(finds.boxes, picture)
-    pairs = [
-        (i, box)
-        for i in range(len(persons))
-        if (box := head_box(points[i], persons[i], card.head)) is not None
-    ]
-    rows = np.array([i for i, _ in pairs], np.int64)
-    boxes = np.array([box for _, box in pairs], np.float32).reshape(-1, 4)
-    heads = Detections.from_boxes(
-        boxes,
-        class_ids=np.full(len(rows), card.taxonomy.class_id(card.taxonomy.head_class)),
-        scores=finds.scores[rows],
-        keypoints=points[rows],
-        source=KEYPOINT_NETWORK,
-    )
-    touching = _touching(boxes, height, width)
-    heads, rows = heads.select(touching), rows[touching]
-    kept = nms(heads.boxes_xyxy, heads.scores, iou=card.nms_iou)
-    return heads.select(kept), persons[rows[kept]]
-
-
-def above_thresholds(detections: Detections, card: Card) -> Detections:
-    """Keep the finds that the card's thresholds keep; heads have one of their own."""
-    return detections.select(_are_above(detections, card))
-
-
-def _are_above(detections: Detections, card: Card) -> Bools:
-    needed = limits(card)[detections.class_ids]
-    from_keypoints = np.array([s == KEYPOINT_NETWORK for s in detections.sources], bool)
-    needed = np.where(from_keypoints, np.float32(card.head.threshold), needed)
-    return np.asarray(detections.scores >= needed)
-
-
-def merge_heads(detections: Detections, *, iou: float) -> Detections:
-    """Make one find of a face and a head region that overlap.
-
-    Counting both would halve precision for faces that both networks see. The face network's box
-    stays, as it was trained on faces while the head is estimated from points; the better score
-    stays; and the head's box is remembered in `merged_xyxy`, so that both get obscured. A head
-    that overlaps no face stays a find of its own.
-    """
-    is_head = np.array([s == KEYPOINT_NETWORK for s in detections.sources], bool)
-    scores, merged = detections.scores.copy(), detections.merged_xyxy.copy()
-    kept = np.ones(len(detections), bool)
-    heads = np.flatnonzero(is_head)
-    overlaps = box_iou(detections.boxes_xyxy[heads], detections.boxes_xyxy)
-    for head, overlap in zip(heads, overlaps, strict=True):
-        same = ~is_head & (detections.class_ids == detections.class_ids[head])
-        free = same & np.isnan(merged[:, 0]) & (overlap >= iou)
-        if free.any():
-            face = int(np.argmax(np.where(free, overlap, -1)))
-            merged[face] = detections.boxes_xyxy[head]
-            scores[face] = max(scores[face], scores[head])
-            kept[head] = False
-    return Detections(
-        detections.boxes_xyxy,
-        scores,
-        detections.class_ids,
-        detections.masks,
-        detections.keypoints,
-        detections.sources,
-        merged,
-    ).select(kept)
-
-
-def apply_card(detections: Detections, card: Card) -> Detections:
-    """Turn every find (`score_min` given) into what an operator gets: thresholds, then merging.
-
-    In this order, so that a find below its threshold takes no part.
-    """
-    return merge_heads(above_thresholds(detections, card), iou=card.nms_iou)

@@ -17,11 +17,11 @@ from anonymization.card import KEYPOINT_NETWORK, Card
 from anonymization.detection.finds import Detections
 from anonymization.obscuring.obscure import (
     NO_OUTLINES,
-    cell_px,
     class_spec,
     hidden_side,
     obscured_regions,
 )
+from anonymization.obscuring.replacement import cell_px
 from anonymization.obscuring.shapes import Outline, Region, region, shorter_side
 from anonymization.taxonomy import STRENGTH_MIN, Taxonomy
 

@@ -27,7 +27,7 @@ from evaluation.truth import PictureTruth
 
 if TYPE_CHECKING:
     from anonymization.card import Card
-    from anonymization.detection.detector import Detections
+    from anonymization.detection.finds import Detections
     from anonymization.formats.picture import Picture
 
 Pixels = NDArray[np.uint8]
@@ -87,7 +87,7 @@ def judge_picture(
     Raises:
         MatchingError: If a find is not made of numbers.
     """
-    from anonymization.detection.detector import apply_card, merge_heads
+    from anonymization.detection.applying import apply_card, merge_heads
     from anonymization.obscuring.obscure import obscure
     from anonymization.obscuring.seam import obscure_wrapped
     from anonymization.panorama.wrapping import over_the_seam, with_copies

@@ -13,7 +13,7 @@ from annotation.predictions import (
 )
 from annotation.regions import Size
 from anonymization.card import KEYPOINT_NETWORK, MASK_NETWORK, Card, GraphCard, GraphInput
-from anonymization.detection.detector import Detections
+from anonymization.detection.finds import Detections
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 TAXONOMY = Taxonomy(

@@ -8,18 +8,11 @@ import pytest
 
 from anonymization.bundle import Bundle
 from anonymization.card import GraphCard, GraphInput
-from anonymization.detection.detector import (
-    Detections,
-    Detector,
-    ShapeError,
-    above_thresholds,
-    apply_card,
-    box_iou,
-    heatmaps_to_keypoints,
-    merge_heads,
-    nms,
-    prepare,
-)
+from anonymization.detection.applying import above_thresholds, apply_card, merge_heads
+from anonymization.detection.detector import Detector
+from anonymization.detection.finds import Detections, ShapeError, box_iou, nms
+from anonymization.detection.mapping import heatmaps_to_keypoints
+from anonymization.detection.preparing import prepare
 from anonymization.detection.runtime import InferenceError, OnnxRuntime, RuntimeLoadError
 
 Make = Callable[..., Bundle]

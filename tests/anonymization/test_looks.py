@@ -18,7 +18,8 @@ from anonymization.card import (
     GraphInput,
     LooksCard,
 )
-from anonymization.detection.detector import Detections, Detector
+from anonymization.detection.detector import Detector
+from anonymization.detection.finds import Detections
 from anonymization.detection.floors import Floors
 from anonymization.detection.looks import Look, merged, mirror, soft_scores
 from anonymization.taxonomy import KEYPOINT_NAMES, ClassSpec, Taxonomy

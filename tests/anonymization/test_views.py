@@ -14,13 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from anonymization.card import Card, GraphCard, GraphInput, TilingCard
-from anonymization.detection.detector import (
-    Detections,
-    Detector,
-    ShapeError,
-    apply_card,
-    merge_heads,
-)
+from anonymization.detection.applying import apply_card, merge_heads
+from anonymization.detection.detector import Detector
+from anonymization.detection.finds import Detections, ShapeError
 from anonymization.obscuring.obscure import obscured_mask
 from anonymization.panorama.layout import sphere_grid, views_of
 from anonymization.panorama.presets import PRESETS, PresetError, preset_for

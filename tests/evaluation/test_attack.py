@@ -300,7 +300,7 @@ def test_an_attack_on_other_obscuring_code_is_named(monkeypatch: pytest.MonkeyPa
     assert list(attack_warnings(rows | {"obscuring": [now]}, BLURRED)) == []
     (said,) = attack_warnings(rows, BLURRED)
     assert said.startswith("the attack of 2026-01-01 does not say what obscured: blur 0.8, by")
-    monkeypatch.setattr("anonymization.obscuring.obscure.NOISE_SHARE", 0.0)
+    monkeypatch.setattr("anonymization.obscuring.replacement.NOISE_SHARE", 0.0)
     (said,) = attack_warnings(rows | {"obscuring": [now]}, BLURRED)
     assert said.startswith("the attack of 2026-01-01 was measured on other code: blur 0.8, by")
     assert "gives other pixels now" in said

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as Pillow
 
 from anonymization.card import Card, GraphCard, GraphInput
-from anonymization.detection.detector import Detections
+from anonymization.detection.finds import Detections
 from anonymization.files import read_json
 from anonymization.formats.picture import read_picture
 from anonymization.taxonomy import ClassSpec, Taxonomy

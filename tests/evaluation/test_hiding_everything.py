@@ -15,7 +15,8 @@ import yaml
 import evaluation.__main__ as stage
 from anonymization.bundle import Bundle
 from anonymization.card import Card, GraphCard, GraphInput
-from anonymization.detection.detector import Detections, Detector
+from anonymization.detection.detector import Detector
+from anonymization.detection.finds import Detections
 from anonymization.formats.picture import read_picture
 from anonymization.taxonomy import Taxonomy
 from data.coco import Annotation, Dataset, Image, mask_to_rle

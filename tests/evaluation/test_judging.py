@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from anonymization.detection.detector import Detections
-from anonymization.obscuring.obscure import MASK_THRESHOLD, obscure
+from anonymization.detection.finds import Detections
+from anonymization.obscuring.obscure import obscure
+from anonymization.obscuring.shapes import MASK_THRESHOLD
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Image
 from evaluation import coverage

@@ -10,7 +10,7 @@ SCRIPT = """
 import resource
 import numpy as np
 from anonymization.card import Card, GraphCard, GraphInput
-from anonymization.detection.detector import Detections
+from anonymization.detection.finds import Detections
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Image
 from evaluation.report.pictures import judge_picture, through_png

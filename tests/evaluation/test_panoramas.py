@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from anonymization.card import Card, GraphCard, GraphInput
-from anonymization.detection.detector import Detections
+from anonymization.detection.finds import Detections
 from anonymization.files import sha256_of_file
 from anonymization.panorama.projection import Equirectangular
 from anonymization.taxonomy import ClassSpec, Taxonomy

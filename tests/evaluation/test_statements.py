@@ -15,7 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 import evaluation
-from anonymization.detection.detector import Detections
+from anonymization.detection.finds import Detections
 from anonymization.files import json_rows, write_json
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image

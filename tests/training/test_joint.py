@@ -17,7 +17,8 @@ pytest.importorskip("pytorch_lightning")
 
 from anonymization.bundle import Bundle, write_bundle  # noqa: E402
 from anonymization.card import Card, HeadCard  # noqa: E402
-from anonymization.detection.detector import Detector, box_iou  # noqa: E402
+from anonymization.detection.detector import Detector  # noqa: E402
+from anonymization.detection.finds import box_iou  # noqa: E402
 from anonymization.taxonomy import KEYPOINT_NAMES, ClassSpec, Taxonomy  # noqa: E402
 from conf import compose, section  # noqa: E402
 from data.coco import Annotation, Dataset, Image, mask_to_rle  # noqa: E402

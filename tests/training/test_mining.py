@@ -9,7 +9,8 @@ import pytest
 from PIL import Image as PillowImage
 
 from anonymization.bundle import Bundle
-from anonymization.detection.detector import Detections, Detector
+from anonymization.detection.detector import Detector
+from anonymization.detection.finds import Detections
 from anonymization.files import read_json, write_json
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image

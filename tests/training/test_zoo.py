@@ -24,7 +24,9 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image  # noqa:
 
 from anonymization.bundle import Bundle  # noqa: E402
 from anonymization.card import BundleError  # noqa: E402
-from anonymization.detection.detector import Detector, heatmaps_to_keypoints, nms  # noqa: E402
+from anonymization.detection.detector import Detector  # noqa: E402
+from anonymization.detection.finds import nms  # noqa: E402
+from anonymization.detection.mapping import heatmaps_to_keypoints  # noqa: E402
 from anonymization.detection.runtime import OnnxRuntime  # noqa: E402
 from anonymization.files import sha256_of_file  # noqa: E402
 from anonymization.taxonomy import ClassSpec, Taxonomy  # noqa: E402

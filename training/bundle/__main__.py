@@ -28,7 +28,7 @@ from training.config import NETWORKS
 if TYPE_CHECKING:
     from anonymization.bundle import Bundle
     from anonymization.card import Card, GraphCard
-    from anonymization.detection.detector import Detections
+    from anonymization.detection.finds import Detections
     from data.coco import Dataset
     from training.bundle.calibration import Choice, ClassEvidence, Goal
     from training.network.rcnn import Network
@@ -239,7 +239,7 @@ def check_parity(
     """
     import torch
 
-    from anonymization.detection.detector import prepare
+    from anonymization.detection.preparing import prepare
     from anonymization.detection.runtime import OnnxRuntime
     from anonymization.formats.picture import read_picture
     from training.bundle.export import all_finds, output_names

@@ -18,7 +18,7 @@ from evaluation.truth import PictureTruth
 from training.bundle.calibration import ClassEvidence, Floats
 
 if TYPE_CHECKING:
-    from anonymization.detection.detector import Detections
+    from anonymization.detection.finds import Detections
 
 
 @dataclass

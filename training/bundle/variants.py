@@ -54,7 +54,7 @@ def as_variant(
 
 def inputs_of(pictures: Sequence[Path]) -> Inputs:
     """Return what graphs are shown of picture files, read one after the other."""
-    from anonymization.detection.detector import prepare
+    from anonymization.detection.preparing import prepare
     from anonymization.formats.picture import read_picture
 
     return lambda graph: (prepare(read_picture(path).pixels, graph).image for path in pictures)
