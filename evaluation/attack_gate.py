@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from anonymization.taxonomy import ClassSpec, Taxonomy
-from evaluation.gate import Criterion
 from evaluation.measures.leaks import (
     FACES_MATCHED,
     PLATES_READ,
@@ -15,6 +14,7 @@ from evaluation.measures.leaks import (
     rows_of,
     used_setting,
 )
+from evaluation.verdict import Criterion
 
 TAKES_NOTHING = ("solid", "synthetic")
 """Methods whose output does not depend on the pixels they hide: there is nothing to attack."""

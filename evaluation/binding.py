@@ -17,8 +17,9 @@ from anonymization.files import sha256_of_file, sha256_of_json
 from anonymization.taxonomy import Taxonomy
 from data.layout import BUNDLE, EVALUATED, PREPARED
 from data.tracking import changed_code
-from evaluation.gate import SENSES, Criterion
+from evaluation.criteria import SENSES
 from evaluation.record import check_record
+from evaluation.verdict import Criterion
 
 if TYPE_CHECKING:
     from data.coco import Dataset

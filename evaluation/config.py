@@ -1,7 +1,8 @@
-"""Section `evaluation` of the configuration."""
+"""Sections `evaluation` and `promotion` of the configuration."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -62,3 +63,63 @@ class EvaluationConfig:
             raise EvaluationConfigError(
                 f"evaluation.misses_max is {self.misses_max}; expected 0 or more"
             )
+
+
+REQUIRED = "required"
+OPTIONAL = "optional"
+RECALL_MIN = 0.95
+"""What the project promises; configuration may ask for more, never for less."""
+
+
+class GateError(BlurloopError):
+    """The gate is configured to let through what it exists to stop."""
+
+
+@dataclass(frozen=True)
+class PromotionConfig:
+    """Section `promotion`.
+
+    Attributes:
+        model: Name of the registered model in MLflow.
+        alias: Alias that a promotion moves.
+        recall_min: Recall that each gated class must clear, in both senses.
+        confidence: One-sided confidence of the bounds; None judges the point estimate.
+        objects_min: Identifiable reference objects below which a class is unproven.
+        clusters_min: Clusters (sequence, group of near-duplicates, else picture) that hold such
+            objects, below which a class is unproven. Both from evaluation/simulation.py.
+        margin: How far the bound of the paired difference to the champion may lie below zero.
+        false_finds_per_picture_max: Limit, on fully labelled pictures.
+        non_object_share_obscured_max: Limit on the share of non-object pixels obscured.
+        attack: `required` refuses a class whose way of obscuring was not attacked; `optional`
+            warns of it. What leaks is refused with either.
+    """
+
+    model: str = "anonymizer"
+    alias: str = "champion"
+    recall_min: float = RECALL_MIN
+    confidence: float | None = 0.95
+    objects_min: int = 100
+    clusters_min: int = 100
+    margin: float = 0.01
+    false_finds_per_picture_max: float = 3.0
+    non_object_share_obscured_max: float = 0.5
+    attack: str = REQUIRED
+
+    def __post_init__(self) -> None:
+        def check(name: str, right: bool, expected: str) -> None:
+            if not right:
+                raise GateError(
+                    f"promotion.{name} is {getattr(self, name)}; expected {expected}. "
+                    "Correct it in conf/promotion"
+                )
+
+        check("recall_min", RECALL_MIN <= self.recall_min < 1, f"at least {RECALL_MIN}, below 1")
+        confident = self.confidence is None or 0.95 <= self.confidence < 1
+        check("confidence", confident, "null, or at least 0.95 and below 1")
+        check("objects_min", self.objects_min >= 1, "at least 1")
+        check("clusters_min", self.clusters_min >= 1, "at least 1")
+        check("margin", 0 <= self.margin < 1, "at least 0 and below 1")
+        finds, share = self.false_finds_per_picture_max, self.non_object_share_obscured_max
+        check("false_finds_per_picture_max", 0 <= finds < math.inf, "a number, at least 0")
+        check("non_object_share_obscured_max", 0 <= share < 1, "at least 0 and below 1")
+        check("attack", self.attack in (REQUIRED, OPTIONAL), f"{REQUIRED} or {OPTIONAL}")

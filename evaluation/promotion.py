@@ -53,20 +53,14 @@ from evaluation.binding import (
     evaluated_code,
     measure_digest,
 )
-from evaluation.config import EvaluationConfig
-from evaluation.gate import (
-    PROMOTED,
-    REQUIRED,
-    Champion,
-    Criterion,
-    PromotionConfig,
-    Verdict,
-    judge,
-)
+from evaluation.config import REQUIRED, EvaluationConfig, PromotionConfig
+from evaluation.criteria import Champion
+from evaluation.gate import judge
 from evaluation.headline import record_headline, verdict_note
 from evaluation.measures.leaks import ATTACK, read_attack
 from evaluation.record import recorded_outputs
 from evaluation.registry import variant_alias
+from evaluation.verdict import PROMOTED, Criterion, Verdict
 
 if TYPE_CHECKING:
     from anonymization.bundle import Bundle

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluation.gate import Criterion
+from evaluation.verdict import Criterion
 
 LOCK = Path("dvc.lock")
 STAGE = "evaluation"

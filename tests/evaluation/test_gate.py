@@ -10,18 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from evaluation.gate import (
-    BOUNDS,
-    PROMOTED,
-    REFUSED,
-    Champion,
-    GateError,
-    PromotionConfig,
-    Verdict,
-    judge,
-)
+from evaluation.config import GateError, PromotionConfig
+from evaluation.criteria import BOUNDS, Champion
+from evaluation.gate import judge
 from evaluation.paired import bootstrap_lower, paired_difference, score_lower
 from evaluation.simulation import MIN_CLUSTERS, MIN_OBJECTS
+from evaluation.verdict import PROMOTED, REFUSED, Verdict
 
 CONFIG = PromotionConfig()
 VALIDATION: dict[str, Any] = {"leaks": []}

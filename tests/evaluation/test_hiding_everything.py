@@ -22,8 +22,9 @@ from anonymization.taxonomy import Taxonomy
 from data.coco import Annotation, Dataset, Image, mask_to_rle
 from data.layout import PICTURES
 from data.street import Scene, StreetConfig, draw_sequence, encode_scene
-from evaluation.config import EvaluationConfig
-from evaluation.gate import REFUSED, PromotionConfig, Verdict, judge
+from evaluation.config import EvaluationConfig, PromotionConfig
+from evaluation.gate import judge
+from evaluation.verdict import REFUSED, Verdict
 
 ROOT = Path(__file__).parents[2]
 TAXONOMY = Taxonomy.from_dict(yaml.safe_load((ROOT / "conf/taxonomy/street.yaml").read_text()))

@@ -33,8 +33,7 @@ from evaluation import promotion, registry
 from evaluation.attack import Setting, obscuring_digest
 from evaluation.binding import MEASURING
 from evaluation.bound import lower_bound
-from evaluation.config import EvaluationConfig
-from evaluation.gate import PromotionConfig
+from evaluation.config import EvaluationConfig, PromotionConfig
 from evaluation.promotion import ChampionMovedError, Settings
 from evaluation.record import dvc_md5
 

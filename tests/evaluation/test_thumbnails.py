@@ -17,7 +17,8 @@ import evaluation
 from anonymization.formats import pixels as pixel_formats
 from anonymization.formats.directories import LONG, SHORT, Layout
 from anonymization.formats.picture import decode, encode
-from evaluation.gate import PromotionConfig, judge
+from evaluation.config import PromotionConfig
+from evaluation.gate import judge
 from evaluation.measures.thumbnails import cells, embedded_thumbnail, likeness, shows_written
 from evaluation.measures.unmeasured import not_measured
 from evaluation.report.pictures import PictureResult

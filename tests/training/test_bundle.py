@@ -11,7 +11,7 @@ from anonymization.detection.detector import Detector
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from conf.dependencies import code_of
 from evaluation.bound import exact_lower
-from evaluation.gate import PromotionConfig
+from evaluation.config import PromotionConfig
 from training.bundle.__main__ import (
     BundleConfig,
     BundleConfigError,

@@ -22,7 +22,7 @@ from anonymization.taxonomy import Taxonomy
 from conf import stage
 from data.layout import BUNDLE, PICTURES, PREPARED, REPORTS, TRAINED
 from data.tracking import TrackingConfig, stage_run
-from evaluation.gate import PromotionConfig
+from evaluation.config import PromotionConfig
 from training.config import NETWORKS
 
 if TYPE_CHECKING:
