@@ -268,6 +268,9 @@ def _blend(crop: Pixels, hidden: Pixels, where: Region) -> None:
 
 def _put(values: Pixels, where: Bools, crop: Pixels) -> None:
     """Write values into a part of the picture, in place."""
+    if where.all():
+        crop[...] = values
+        return
     # Ten times as fast as assigning through a bool index.
     if cv2.copyTo(values, where.view(np.uint8), crop) is not crop:
         np.copyto(crop, values, where=where.reshape(*where.shape, *[1] * (crop.ndim - 2)))

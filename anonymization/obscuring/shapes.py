@@ -169,6 +169,8 @@ def region(
     boxes, extent = _boxes(detections, index, outline)
     side = max(shorter_side(boxes[0]), 0.0)
     margin, feather = spec.margin * side, spec.feather * side
+    if spec.shape == "box" and len(extent) == 1 and feather <= 0:
+        return _plain_box(boxes[0], margin, (0, 0), (width, height))
     x0, y0, x1, y1 = bounds(detections, index, spec, height=height, width=width, outline=outline)
     if x1 <= x0 or y1 <= y0:
         return _NOWHERE
@@ -176,7 +178,7 @@ def region(
     drawn = outline.on(x0, y0, x1, y1) if outline is not None else None
     inside = _inside(detections, index, spec, grid, mask_threshold, drawn)
     if spec.shape != "ellipse" and inside is None and len(extent) == 1 and feather <= 0:
-        return _plain_box(boxes[0], margin, grid)
+        return _plain_box(boxes[0], margin, grid.corner, grid.end)
     corners = _rotated_corners(inside, grid, margin) if spec.shape == "rotated_box" else None
     if feather <= 0 and corners is None and inside is not None and len(boxes) == 1:
         # What was drawn is what is inside, where anything was.
@@ -407,11 +409,21 @@ def _box_distance(box: Floats, margin: float, grid: _Grid) -> Floats:
     return np.asarray(np.hypot(dy[:, None], dx[None, :]), np.float32)
 
 
-def _plain_box(box: Floats, margin: float, grid: _Grid) -> Region:
-    """Return the region of a box without a faded edge: all that `_box_distance` calls inside."""
-    x0, y0 = (max(math.floor(v - margin), low) for v, low in zip(box[:2], grid.corner, strict=True))
-    x1, y1 = (min(math.ceil(v + margin), top) for v, top in zip(box[2:], grid.end, strict=True))
-    return Region(int(x0), int(y0), np.ones((max(int(y1 - y0), 0), max(int(x1 - x0), 0)), np.bool_))
+def _plain_box(box: Floats, margin: float, corner: tuple[int, int], end: tuple[int, int]) -> Region:
+    """Return the region of a box without a faded edge: all that `_box_distance` calls inside.
+
+    Args:
+        box: float32 (4,).
+        margin: Pixels.
+        corner: First column and row of the picture, or of a part that holds the region.
+        end: Those behind its last.
+    """
+    left, top, right, bottom = box.tolist()
+    x0, y0 = max(math.floor(left - margin), corner[0]), max(math.floor(top - margin), corner[1])
+    x1, y1 = min(math.ceil(right + margin), end[0]), min(math.ceil(bottom + margin), end[1])
+    return (
+        Region(x0, y0, np.ones((y1 - y0, x1 - x0), np.bool_)) if x0 < x1 and y0 < y1 else _NOWHERE
+    )
 
 
 def _ellipse_distance(box: Floats, margin: float, grid: _Grid) -> Floats:
