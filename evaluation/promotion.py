@@ -150,25 +150,7 @@ def input_digest(settings: Settings) -> str:
     """Return the digest of all that the verdict rests on."""
     truth = (PREPARED / "reference.json", REFERENCE)
     paths = (EVALUATION, VALIDATION, OBJECTS, ATTACK, BUNDLE, *truth)
-    code = Path(__file__).parent
-    own = (
-        "attack",
-        "attack_gate",
-        "binding",
-        "comparison",
-        "gate",
-        "headline",
-        "measures/curves",
-        "measures/leaks",
-        "paired",
-        "promotion",
-        "record",
-        "registry",
-        "report/page",
-        "serving",
-        "statement",
-        "verdict_page",
-    )
+    code = sorted(Path(__file__).parent.rglob("*.py"))
     changed = changed_code(evaluated_code(read_json(EVALUATION))) if EVALUATION.is_file() else []
     values = {
         "settings": [
@@ -180,7 +162,7 @@ def input_digest(settings: Settings) -> str:
         ],
         "experiment": experiment_name(),
         "uri": tracking_uri(),
-        "code": [sha256_of_file(code / f"{name}.py") for name in own],
+        "code": [sha256_of_file(path) for path in code],
         "changed": changed,
         "recorded": recorded_outputs(),
         **{str(path): digest_of(path) if path.exists() else None for path in paths},
