@@ -10,7 +10,7 @@ that all of them clear the gate. A class that it does not carry to its goal says
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -183,7 +183,11 @@ def choose(
             lowered = {
                 name: setting
                 for name in taken
-                if (setting := _lowered(usable[name], evidence[name], hopeless_precision))
+                if (
+                    setting := _lowered(
+                        usable[name], evidence[name], goals[name], hopeless_precision
+                    )
+                )
                 and setting.threshold <= taken[name].threshold
             }
             rest = {name: listed for name, listed in usable.items() if name not in lowered}
@@ -234,10 +238,29 @@ def _best_within(
     return chosen
 
 
-def _lowered(steps: list[Setting], evidence: ClassEvidence, precision_min: float) -> Setting | None:
-    """Return the setting of the lowest threshold that is precise enough, if there is one."""
+def _lowered(
+    steps: list[Setting], evidence: ClassEvidence, goal: Goal, precision_min: float
+) -> Setting | None:
+    """Return the setting of the lowest threshold that is precise enough, if there is one.
+
+    Also below the last score at which val shows an object: val has few, and the next picture
+    holds one that scores less.
+    """
     precise = [s for s in steps if (_precision(evidence, s.threshold) or 0.0) >= precision_min]
-    return precise[-1] if precise else None
+    if not precise:
+        return None
+    last = precise[-1]
+    # Only at a false find does precision fall; just above it, it is as low as it may be there.
+    scores = evidence.false_scores[evidence.false_scores < last.threshold]
+    above = (np.floor(scores * 1000) + 1) / 1000
+    lower = [goal.threshold_min, *np.unique(above[above > goal.threshold_min]).tolist()]
+    for threshold in lower:
+        if threshold >= last.threshold:
+            break
+        if (_precision(evidence, threshold) or 0.0) >= precision_min:
+            found = float(_false_finds(evidence, np.array([threshold]))[0])
+            return replace(last, threshold=threshold, false_finds=found)
+    return last
 
 
 def _precision(evidence: ClassEvidence, threshold: float) -> float | None:
