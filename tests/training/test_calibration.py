@@ -167,7 +167,26 @@ def test_what_is_precise_leaves_the_limit_on_false_finds_to_the_other_classes() 
 
     assert shared["person"].threshold == pytest.approx(0.9)
     assert freed["face"].threshold == pytest.approx(GOAL.threshold_min)
-    assert freed["person"].threshold == pytest.approx(0.6)
+    assert freed["person"].detected == 0.09
+    assert freed["person"].threshold == pytest.approx(GOAL.threshold_min)  # nothing false is left
+
+
+def test_a_network_that_will_be_refused_spends_all_of_the_limit() -> None:
+    seen = [0.9] * 60 + [-np.inf] * 40
+    found = {
+        "person": evidence(seen, [seen], [0.0], [0.8] * 100),  # no threshold costs so little
+        "vehicle": evidence(seen, [seen], [0.0], [0.95] * 60 + [0.7] * 2 + [0.6] * 3),
+        "face": evidence(seen, [seen], [0.0], [0.95] * 60 + [0.5] * 5 + [0.4] * 100),
+    }
+    goals = dict.fromkeys(found, GOAL)
+
+    kept = choose(found, goals, false_finds_max=13.0)
+    spent = choose(found, goals, false_finds_max=13.0, hopeless_precision=0.99)
+
+    assert [choice.threshold for choice in kept.values()] == pytest.approx([0.9] * 3)
+    assert spent["person"].threshold == pytest.approx(0.801)  # precise, so not under the limit
+    assert spent["vehicle"].threshold == pytest.approx(GOAL.threshold_min)  # 6.5 each, half spent
+    assert spent["face"].threshold == pytest.approx(0.401)
 
 
 def test_where_not_even_the_fewest_false_finds_fit_they_are_taken() -> None:

@@ -164,8 +164,8 @@ def choose(
     network will be refused, and what it hides is all that it can still be good for: then the
     product of all recalls is made as large as it goes, so that no class is given up for another,
     and `hopeless_precision` lets each class that is so precise go below what the limit allows, and
-    leaves the limit to the others. Where none fits, each class takes its fewest. A class without
-    objects in val gets the lowest threshold: what was not measured must not cost a person.
+    leaves all of the limit to the others. Where none fits, each class takes its fewest. A class
+    without objects in val gets the lowest threshold: what was not measured must not cost a person.
 
     Args:
         evidence: What val showed, per class.
@@ -191,7 +191,8 @@ def choose(
                 and setting.threshold <= taken[name].threshold
             }
             rest = {name: listed for name, listed in usable.items() if name not in lowered}
-            taken = lowered | _best_within(rest, goals, false_finds_max, _recall_worth)
+            others = _best_within(rest, goals, false_finds_max, _recall_worth)
+            taken = lowered | _spent(others, evidence, goals, false_finds_max)
     return {
         name: _choice(evidence[name], goals[name], taken[name])
         if name in taken
@@ -241,26 +242,43 @@ def _best_within(
 def _lowered(
     steps: list[Setting], evidence: ClassEvidence, goal: Goal, precision_min: float
 ) -> Setting | None:
-    """Return the setting of the lowest threshold that is precise enough, if there is one.
-
-    Also below the last score at which val shows an object: val has few, and the next picture
-    holds one that scores less.
-    """
+    """Return the setting of the lowest threshold that is precise enough, if there is one."""
     precise = [s for s in steps if (_precision(evidence, s.threshold) or 0.0) >= precision_min]
     if not precise:
         return None
-    last = precise[-1]
-    # Only at a false find does precision fall; just above it, it is as low as it may be there.
-    scores = evidence.false_scores[evidence.false_scores < last.threshold]
-    above = (np.floor(scores * 1000) + 1) / 1000
-    lower = [goal.threshold_min, *np.unique(above[above > goal.threshold_min]).tolist()]
-    for threshold in lower:
-        if threshold >= last.threshold:
-            break
-        if (_precision(evidence, threshold) or 0.0) >= precision_min:
-            found = float(_false_finds(evidence, np.array([threshold]))[0])
-            return replace(last, threshold=threshold, false_finds=found)
-    return last
+    below = _below(precise[-1], evidence, goal)
+    found = (s for s in below if (_precision(evidence, s.threshold) or 0.0) >= precision_min)
+    return next(found, precise[-1])
+
+
+def _spent(
+    taken: Mapping[str, Setting],
+    evidence: Mapping[str, ClassEvidence],
+    goals: Mapping[str, Goal],
+    limit: float,
+) -> dict[str, Setting]:
+    """Return the settings with what they left of the limit spent, an equal part on each."""
+    left = limit - sum(setting.false_finds for setting in taken.values())
+    done = dict(taken)
+    for name, setting in taken.items():
+        most = setting.false_finds + left / len(taken)
+        below = _below(setting, evidence[name], goals[name])
+        done[name] = next((s for s in below if s.false_finds <= most), setting)
+    return done
+
+
+def _below(setting: Setting, evidence: ClassEvidence, goal: Goal) -> Iterator[Setting]:
+    """Yield settings with lower thresholds, the lowest first, at which val shows nothing more.
+
+    Val has few objects, and the next picture holds one that scores less. Only at a false find does
+    a lower threshold cost something, so each lies just above one.
+    """
+    above = (np.floor(evidence.false_scores * 1000) + 1) / 1000
+    for threshold in [goal.threshold_min, *np.unique(above[above > goal.threshold_min]).tolist()]:
+        if threshold >= setting.threshold:
+            return
+        found = float(_false_finds(evidence, np.array([threshold]))[0])
+        yield replace(setting, threshold=threshold, false_finds=found)
 
 
 def _precision(evidence: ClassEvidence, threshold: float) -> float | None:
