@@ -30,5 +30,6 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # another C library, or another system
         return False
     mallopt.argtypes, mallopt.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
-    wanted = (_ARENA_MAX, 1), (_MMAP_THRESHOLD, _MAPPED_FROM), (_TRIM_THRESHOLD, _ALWAYS_KEPT)
+    # The threshold first: an older glibc refuses one so high, and is then left as it was.
+    wanted = (_MMAP_THRESHOLD, _MAPPED_FROM), (_TRIM_THRESHOLD, _ALWAYS_KEPT), (_ARENA_MAX, 1)
     return all(mallopt(*one) == 1 for one in wanted)

@@ -85,22 +85,22 @@ def recall(
     if counts is None:
         reason = f"{name}: recall ({sense}) was not measured"
         return Criterion("recall", False, reason, **where)  # type: ignore[arg-type]
-    recall = counts[0] / counts[1]
+    found = counts[0] / counts[1]
     share = f"{name}: {counts[0]:g} of {counts[1]:g} objects {sense}"
     if config.confidence is None:
         reason = f"{share} (point estimate, no bound)"
-        passed = recall >= config.recall_min
-        return Criterion("recall", passed, reason, value=recall, **where)  # type: ignore[arg-type]
+        passed = found >= config.recall_min
+        return Criterion("recall", passed, reason, value=found, **where)  # type: ignore[arg-type]
     bound = lower_bound(evaluation, name, sense, confidence=config.confidence)
     if bound is None:
         reason = f"{share}, without a bound at confidence {config.confidence}"
-        return Criterion("recall", False, reason, value=recall, **where)  # type: ignore[arg-type]
+        return Criterion("recall", False, reason, value=found, **where)  # type: ignore[arg-type]
     reason = f"{share}, lower bound {bound:.4f}"
     return Criterion(
         "recall",
         bound >= config.recall_min,
         reason,
-        value=recall,
+        value=found,
         bound=bound,
         **where,  # type: ignore[arg-type]
     )
