@@ -6,6 +6,7 @@ of its pixels; here is in which order, and how both are mixed into the picture.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from anonymization.detection.finds import Detections, ShapeError
 from anonymization.obscuring.generator import FaceGenerator
 from anonymization.obscuring.replacement import (
-    as_type,
     cell_px,
     drawn_on,
     full_scale,
@@ -26,6 +26,7 @@ from anonymization.obscuring.replacement import (
     replacement,
 )
 from anonymization.obscuring.shapes import (
+    FULL,
     MASK_THRESHOLD,
     Outline,
     Region,
@@ -37,6 +38,7 @@ from anonymization.taxonomy import ClassSpec, Taxonomy
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
 Pixels = NDArray[Any]
 
 NO_OUTLINES: Mapping[int, Outline] = MappingProxyType({})
@@ -85,7 +87,7 @@ def obscure(
             "expected uint8, uint16 or float32, (H, W[, C])"
         )
     done: Pixels = np.array(pixels, order="C")
-    noise = np.random.default_rng(seed)
+    noise = _own_noise() if seed is None else np.random.default_rng(seed)
     scale = full_scale(pixels)
     drawn: list[Region] = []
     for index, where in obscured_regions(
@@ -114,6 +116,17 @@ def obscure(
             where = _not_in(drawn[:-1], where)
         _blend(crop, hidden, where)
     return done
+
+
+_OF_THREAD = threading.local()
+
+
+def _own_noise() -> np.random.Generator:
+    """Return this thread's noise, drawn from the system once: that takes as long as an object."""
+    noise: np.random.Generator | None = getattr(_OF_THREAD, "noise", None)
+    if noise is None:
+        noise = _OF_THREAD.noise = np.random.default_rng()
+    return noise
 
 
 def _not_in(drawn: list[Region], where: Region) -> Region:
@@ -157,9 +170,9 @@ def obscured_regions(
         if spec.method == "none":
             continue
         outline = outlines.get(index)
-        box = bounds(detections, index, spec, height=height, width=width, outline=outline)
+        within = bounds(detections, index, spec, height=height, width=width, outline=outline)
         cell = cell_px(spec, hidden_side(detections, index, outlines))
-        if any(coarse >= cell and _holds(where, box) for coarse, where in before):
+        if any(coarse >= cell and _holds(where, within) for coarse, where in before):
             continue
         where = region(
             detections,
@@ -169,6 +182,7 @@ def obscured_regions(
             width=width,
             mask_threshold=mask_threshold,
             outline=outline,
+            within=within,
         )
         if not where.full.size:
             continue
@@ -246,24 +260,38 @@ def _extent(
 
 
 def _largest_first(detections: Detections) -> list[int]:
-    boxes = detections.boxes_xyxy
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return [int(i) for i in np.argsort(-areas, kind="stable")]
+    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in detections.boxes_xyxy.tolist()]
+    return sorted(range(len(areas)), key=areas.__getitem__, reverse=True)
 
 
 def _blend(crop: Pixels, hidden: Pixels, where: Region) -> None:
     """Mix into a part of the picture by weight; exactly `hidden` where the weight is 1."""
-    if where.faded is not None:
-        # OpenCV's mixing has whole bytes and floats; each is mixed everywhere and taken where due.
-        kind = np.uint8 if crop.dtype == np.uint8 else np.float32
-        mixed = cv2.blendLinear(
-            hidden.astype(kind, copy=False),
-            crop.astype(kind, copy=False),
-            where.faded,
-            1 - where.faded,
-        )
-        _put(as_type(mixed, crop), where.touched, crop)
-    _put(hidden, where.full, crop)
+    if where.faded is None:
+        _put(hidden, where.full, crop)
+    elif crop.dtype == np.float32:
+        weight = where.weight
+        _put(cv2.blendLinear(hidden, crop, weight, 1 - weight), where.touched, crop)
+        _put(hidden, where.full, crop)  # what was no number before is one now
+    else:
+        _mix(hidden, where.faded, crop)
+
+
+def _mix(hidden: Pixels, faded: Bytes, crop: Pixels) -> None:
+    """Mix whole numbers into a part of the picture, in place; exact where the weight is 0 or full.
+
+    With weights of whole numbers OpenCV takes a fifth of the time that `blendLinear` takes.
+    """
+    top = int(np.iinfo(crop.dtype).max)
+    weight: Pixels = faded if top == FULL else faded * crop.dtype.type(top // FULL)
+    channels = 1 if crop.ndim == 2 else crop.shape[2]
+    if channels == 3:
+        weight = cv2.cvtColor(weight, cv2.COLOR_GRAY2RGB)
+    elif channels > 1:
+        weight = cv2.merge([weight] * channels)
+    new = cv2.multiply(hidden, weight, scale=1 / top)
+    old = cv2.multiply(crop, cv2.bitwise_not(weight), scale=1 / top)
+    if cv2.add(new, old, dst=crop) is not crop:
+        crop[...] = cv2.add(new, old).reshape(crop.shape)
 
 
 def _put(values: Pixels, where: Bools, crop: Pixels) -> None:

@@ -79,7 +79,7 @@ def replacement(
     grid = coarse_grid(crop, cell_px=cell_px(spec, side), noise=noise, scale=white)
     # Whole numbers before enlarging: float pixels of full size would take most of the time.
     if spec.method == "pixelate":
-        return _resized(as_type(grid, crop), crop, cv2.INTER_NEAREST)
+        return _resized(grid, crop, cv2.INTER_NEAREST)
     return _resized(_smooth(grid, crop), crop, cv2.INTER_LINEAR)
 
 
@@ -109,7 +109,7 @@ def drawn_on(crop: Pixels, picture: NDArray[np.uint8], scale: float, *, cmyk: bo
 
 def coarse_grid(
     crop: Pixels, *, cell_px: float, noise: np.random.Generator, scale: float
-) -> Floats:
+) -> Pixels:
     """Average a crop into cells, add noise and quantize: from here on, detail is gone.
 
     Args:
@@ -119,52 +119,38 @@ def coarse_grid(
         scale: Value of white.
 
     Returns:
-        float32, shape (rows, columns[, C]), in the range from 0 to `scale`.
+        Of the crop's type, shape (rows, columns[, C]), in the range from 0 to `scale`.
     """
     height, width = crop.shape[:2]
     columns, rows = max(1, int(width / cell_px)), max(1, int(height / cell_px))
     means = _averaged(crop, rows, columns)
-    added = noise.standard_normal(means.shape, np.float32)
-    added *= np.float32(NOISE_SHARE * scale)
-    means += added
-    top = scale if crop.dtype == np.float32 else scale + 1
-    step = np.float32(top * QUANTUM_SHARE)
-    # In place: cells are few, and each new array costs more than what is counted in it.
-    means /= step
-    np.rint(means, out=means)
-    means *= step
-    np.maximum(means, np.float32(0), out=means)
-    return np.minimum(means, np.float32(scale), out=means)
+    step = (scale if crop.dtype == np.float32 else scale + 1) * QUANTUM_SHARE
+    added = noise.normal(step / 2, NOISE_SHARE * scale, means.shape)
+    if crop.dtype == np.float32:
+        return np.clip(np.floor((means + added) / step) * step, 0, scale).astype(np.float32)
+    # Cut at both ends by OpenCV; then what is less than a step goes.
+    kind = cv2.CV_8U if crop.dtype == np.uint8 else cv2.CV_16U
+    grid: Pixels = cv2.add(means, added, dtype=kind).reshape(means.shape)
+    grid &= crop.dtype.type(scale + 1 - step)
+    return grid
 
 
-LINES_MIN = 2**16
-"""Numbers of a crop below which adding whole lines saves less than the calls for it cost."""
+SAMPLES = 8
+"""A larger cell is averaged from so many samples each way, each of the four pixels around it: off
+by less than the noise that is added, at a cost that does not grow with the object."""
 
 
-def _averaged(crop: Pixels, rows: int, columns: int) -> Floats:
-    """Return the mean of each cell, float32 (rows, columns[, C]); whole for whole pixels."""
+def _averaged(crop: Pixels, rows: int, columns: int) -> Pixels:
+    """Return the mean of each cell, of the crop's type, shape (rows, columns[, C])."""
     if crop.dtype == np.float32:
         crop = np.nan_to_num(crop, nan=0.0, posinf=0.0, neginf=0.0)
-    if crop.dtype == np.float32 or crop.size < LINES_MIN:
-        small = cv2.resize(crop, (columns, rows), interpolation=cv2.INTER_AREA)
-    else:
-        # Down first, where whole lines are added: `resize` alone takes four times as long.
-        means = _mean_lines(crop.reshape(crop.shape[0], -1), rows)
-        means = means.reshape(rows, crop.shape[1], -1)
-        small = np.rint(cv2.resize(means, (columns, rows), interpolation=cv2.INTER_AREA))
-    return small.astype(np.float32).reshape((rows, columns, *crop.shape[2:]))
-
-
-def _mean_lines(lines: Pixels, count: int) -> Floats:
-    """Return the means of equal bands of lines, whose ends may lie inside of a line."""
-    edges = np.linspace(0, len(lines), count + 1, dtype=np.float32)
-    first, last = np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int)
-    totals = np.empty((count, lines.shape[1]), np.float32)
-    for total, low, high in zip(totals, first.tolist(), last.tolist(), strict=True):
-        cv2.reduce(lines[low:high], 0, cv2.REDUCE_SUM, total[None], cv2.CV_32F)
-    totals -= (edges[:-1] - first).astype(np.float32)[:, None] * lines[first]
-    totals -= (last - edges[1:]).astype(np.float32)[:, None] * lines[last - 1]
-    return np.asarray(totals / np.diff(edges)[:, None])
+    height, width = crop.shape[:2]
+    wanted = min(width, columns * SAMPLES), min(height, rows * SAMPLES)
+    sampled = crop
+    if wanted != (width, height):
+        sampled = cv2.resize(crop, wanted, interpolation=cv2.INTER_LINEAR)
+    small = cv2.resize(sampled, (columns, rows), interpolation=cv2.INTER_AREA)
+    return small.reshape((rows, columns, *crop.shape[2:]))
 
 
 def _resized(grid: Pixels, crop: Pixels, how: int) -> Pixels:
@@ -174,23 +160,20 @@ def _resized(grid: Pixels, crop: Pixels, how: int) -> Pixels:
 
 
 SMOOTHING = 4
-"""The grid is enlarged this many times and smoothed there, which hides its cells as a full-size
-blur would, at a fraction of its cost."""
+"""The grid is enlarged this many times and averaged there over a cell and more, which hides its
+cells as a full-size blur would, at a fraction of its cost."""
 
 
-def _smooth(grid: Floats, crop: Pixels) -> Pixels:
-    """Return a grid finer and without visible cells, in the crop's type."""
+def _smooth(grid: Pixels, crop: Pixels) -> Pixels:
+    """Return a grid finer and without visible cells."""
     rows, columns = grid.shape[:2]
     finer = (
         min(columns * SMOOTHING, max(columns, crop.shape[1])),
         min(rows * SMOOTHING, max(rows, crop.shape[0])),
     )
-    # Whole bytes are enlarged ten times as fast; they are blurred half as fast.
-    kind = np.uint8 if crop.dtype == np.uint8 else np.float32
-    middle = cv2.resize(grid.astype(kind, copy=False), finer, interpolation=cv2.INTER_LINEAR)
-    middle = middle.astype(np.float32, copy=False)
-    middle = cv2.GaussianBlur(middle, (0, 0), SMOOTHING / 2, borderType=cv2.BORDER_REPLICATE)
-    return as_type(middle, crop)
+    middle = cv2.resize(grid, finer, interpolation=cv2.INTER_LINEAR)
+    smooth: Pixels = cv2.blur(middle, (SMOOTHING + 1,) * 2, borderType=cv2.BORDER_REPLICATE)
+    return smooth
 
 
 def as_type(values: Pixels, like: Pixels) -> Pixels:

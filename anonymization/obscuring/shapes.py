@@ -20,6 +20,12 @@ from anonymization.taxonomy import ClassSpec
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
+Box = list[float]
+"""x0, y0, x1, y1 in picture pixels; plain numbers, as an array of four costs more than all sums."""
+
+FULL = 255
+"""Weight of a pixel that is replaced."""
 
 MASK_THRESHOLD = 0.4
 """Least probability inside an outline where a card says nothing else; see `Card`."""
@@ -74,8 +80,8 @@ class Region:
         x0: Column of the picture at which the region starts.
         y0: Row of the picture at which it starts.
         full: Pixels that are fully replaced, bool, shape (h, w).
-        faded: Weight of every pixel, float32, shape (h, w), in [0, 1] and 1 exactly where `full`
-            is; None where nothing fades.
+        faded: Weight of every pixel, uint8, shape (h, w): 255, exactly where `full` is, replaces
+            it, 0 leaves it; None where nothing fades.
         corners_xy: Corners of a rotated box in picture pixels, float32 (4, 2), in turn; None for
             other shapes.
     """
@@ -83,7 +89,7 @@ class Region:
     x0: int
     y0: int
     full: Bools
-    faded: Floats | None = None
+    faded: Bytes | None = None
     corners_xy: Floats | None = None
 
     @property
@@ -100,7 +106,8 @@ class Region:
     @property
     def weight(self) -> Floats:
         """Weight of every pixel, float32, shape (h, w): 1 is fully replaced, 0 untouched."""
-        return self.full.astype(np.float32) if self.faded is None else self.faded
+        whole = self.full if self.faded is None else self.faded / np.float32(FULL)
+        return whole.astype(np.float32, copy=False)
 
 
 _NOWHERE = Region(0, 0, np.zeros((0, 0), np.bool_))
@@ -147,6 +154,7 @@ def region(
     width: int,
     mask_threshold: float = MASK_THRESHOLD,
     outline: Outline | None = None,
+    within: tuple[int, int, int, int] | None = None,
 ) -> Region:
     """Return where one find is obscured.
 
@@ -162,37 +170,44 @@ def region(
         width: Columns of the picture.
         mask_threshold: Least probability of a pixel of an outline.
         outline: Exact pixels of the object, where they are known.
+        within: What `bounds` returns for the same find; None works it out.
 
     Returns:
         The region, cut at the picture's edge; without pixels for a find outside of it.
     """
     boxes, extent = _boxes(detections, index, outline)
-    side = max(shorter_side(boxes[0]), 0.0)
+    side = max(_shorter(boxes[0]), 0.0)
     margin, feather = spec.margin * side, spec.feather * side
     if spec.shape == "box" and len(extent) == 1 and feather <= 0:
         return _plain_box(boxes[0], margin, (0, 0), (width, height))
-    x0, y0, x1, y1 = bounds(detections, index, spec, height=height, width=width, outline=outline)
+    x0, y0, x1, y1 = within or bounds(
+        detections, index, spec, height=height, width=width, outline=outline
+    )
     if x1 <= x0 or y1 <= y0:
         return _NOWHERE
     grid = _Grid(x0, y0, x1, y1)
     drawn = outline.on(x0, y0, x1, y1) if outline is not None else None
+    if drawn is not None and not drawn.any():
+        drawn = None
+    if spec.shape == "ellipse":
+        weight = _ellipses(boxes, margin, feather, grid)
+        if drawn is not None:
+            around = _fade(_distance_from(drawn) - np.float32(margin), feather)
+            np.maximum(weight, around, out=weight)
+        return Region(x0, y0, weight == FULL, weight if feather > 0 else None)
     inside = _inside(detections, index, spec, grid, mask_threshold, drawn)
-    if spec.shape != "ellipse" and inside is None and len(extent) == 1 and feather <= 0:
+    if inside is None and len(extent) == 1 and feather <= 0:
         return _plain_box(boxes[0], margin, grid.corner, grid.end)
     corners = _rotated_corners(inside, grid, margin) if spec.shape == "rotated_box" else None
     if feather <= 0 and corners is None and inside is not None and len(boxes) == 1:
         # What was drawn is what is inside, where anything was.
         return Region(x0, y0, grown(inside, margin))
-    distances = [_first_distance(boxes[0], spec.shape, margin, grid, inside, corners)]
-    distances += [_shape_distance(box, spec.shape, margin, grid) for box in boxes[1:]]
-    if drawn is not None and drawn.any():
+    distances = [_first_distance(boxes[0], margin, grid, inside, corners)]
+    distances += [_box_distance(box, margin, grid) for box in boxes[1:]]
+    if drawn is not None:
         distances.append(_distance_from(drawn) - np.float32(margin))
-    distance = distances[0] if len(distances) == 1 else np.minimum.reduce(distances)
-    if feather > 0:
-        weight = _fade(distance, feather)
-        found = Region(x0, y0, weight >= 1, weight, corners)
-    else:
-        found = Region(x0, y0, distance <= 0, corners_xy=corners)
+    weight = _fade(distances[0] if len(distances) == 1 else np.minimum.reduce(distances), feather)
+    found = Region(x0, y0, weight == FULL, weight if feather > 0 else None, corners)
     return _trimmed(found) if spec.shape == "rotated_box" else found
 
 
@@ -220,7 +235,7 @@ def bounds(
         a find outside of the picture.
     """
     boxes, extent = _boxes(detections, index, outline)
-    growth = (spec.margin + spec.feather) * max(shorter_side(boxes[0]), 0.0)
+    growth = (spec.margin + spec.feather) * max(_shorter(boxes[0]), 0.0)
     # A rotated box reaches out of the box around it by less than its own longer side.
     reach = _longer_side(extent) if spec.shape == "rotated_box" else 0.0
     return _crop(extent, growth + reach, height=height, width=width)
@@ -228,21 +243,26 @@ def bounds(
 
 def _boxes(
     detections: Detections, index: int, outline: Outline | None
-) -> tuple[list[Floats], list[Floats]]:
+) -> tuple[list[Box], list[Box]]:
     """Return the boxes of one find, its own first; and those with what a person drew."""
-    boxes = [detections.boxes_xyxy[index]]
-    if not np.isnan(detections.merged_xyxy[index, 0]):
-        boxes.append(detections.merged_xyxy[index])
-    return boxes, boxes if outline is None else [*boxes, outline.box_xyxy]
+    boxes = [detections.boxes_xyxy[index].tolist()]
+    merged = detections.merged_xyxy[index].tolist()
+    if not math.isnan(merged[0]):
+        boxes.append(merged)
+    return boxes, boxes if outline is None else [*boxes, outline.box_xyxy.tolist()]
 
 
 def shorter_side(box_xyxy: Floats) -> float:
     """Return the length of a box's shorter side in pixels."""
-    return float(min(box_xyxy[2] - box_xyxy[0], box_xyxy[3] - box_xyxy[1]))
+    return _shorter(box_xyxy.tolist())
 
 
-def _longer_side(boxes: list[Floats]) -> float:
-    return float(max(max(box[2] - box[0], box[3] - box[1]) for box in boxes))
+def _shorter(box: Box) -> float:
+    return min(box[2] - box[0], box[3] - box[1])
+
+
+def _longer_side(boxes: list[Box]) -> float:
+    return max(max(box[2] - box[0], box[3] - box[1]) for box in boxes)
 
 
 def _trimmed(found: Region) -> Region:
@@ -287,12 +307,9 @@ class _Grid:
         return np.arange(self.y0, self.y1, dtype=np.float32) + np.float32(0.5)
 
 
-def _crop(
-    boxes: list[Floats], growth: float, *, height: int, width: int
-) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = boxes[0].tolist()
-    for box in boxes[1:]:
-        left, top, right, bottom = box.tolist()
+def _crop(boxes: list[Box], growth: float, *, height: int, width: int) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = boxes[0]
+    for left, top, right, bottom in boxes[1:]:
         x0, y0, x1, y1 = min(x0, left), min(y0, top), max(x1, right), max(y1, bottom)
     growth += 1
     return (
@@ -314,7 +331,7 @@ def _inside(
     """Return the object's own pixels for the shapes that ask for them; None where unknown."""
     if spec.shape not in ("outline", "rotated_box"):
         return None
-    if drawn is not None and drawn.any():
+    if drawn is not None:
         return drawn
     mask = detections.masks[index]
     if not np.isfinite(mask).all():
@@ -332,24 +349,13 @@ def _inside(
 
 
 def _first_distance(
-    box: Floats,
-    shape: str,
-    margin: float,
-    grid: _Grid,
-    inside: Bools | None,
-    corners: Floats | None,
+    box: Box, margin: float, grid: _Grid, inside: Bools | None, corners: Floats | None
 ) -> Floats:
     """Return how far each pixel lies outside of the grown shape; <= 0 inside, in pixels."""
     if corners is not None:
         return _rotated_distance(corners, grid)
     if inside is not None:
         return _distance_from(inside) - np.float32(margin)
-    return _shape_distance(box, shape, margin, grid)
-
-
-def _shape_distance(box: Floats, shape: str, margin: float, grid: _Grid) -> Floats:
-    if shape == "ellipse":
-        return _ellipse_distance(box, margin, grid)
     return _box_distance(box, margin, grid)
 
 
@@ -400,49 +406,84 @@ def grown(inside: Bools, margin: float) -> Bools:
     return np.asarray(runs[:, :width] > 0)
 
 
-def _box_distance(box: Floats, margin: float, grid: _Grid) -> Floats:
-    # Rounded outward: a pixel that the grown box only touches is hidden whole.
-    x0, y0 = np.floor(box[:2] - margin)
-    x1, y1 = np.ceil(box[2:] + margin)
+def _box_distance(box: Box, margin: float, grid: _Grid) -> Floats:
+    x0, y0, x1, y1 = _rounded_out(box, margin)
     dx = np.maximum(np.maximum(x0 + 0.5 - grid.columns, grid.columns - (x1 - 0.5)), 0)
     dy = np.maximum(np.maximum(y0 + 0.5 - grid.rows, grid.rows - (y1 - 0.5)), 0)
     return np.asarray(np.hypot(dy[:, None], dx[None, :]), np.float32)
 
 
-def _plain_box(box: Floats, margin: float, corner: tuple[int, int], end: tuple[int, int]) -> Region:
+def _rounded_out(box: Box, margin: float) -> tuple[int, int, int, int]:
+    """Return a grown box in whole pixels: one that it only touches is hidden whole."""
+    left, top, right, bottom = box
+    return (
+        math.floor(left - margin),
+        math.floor(top - margin),
+        math.ceil(right + margin),
+        math.ceil(bottom + margin),
+    )
+
+
+def _plain_box(box: Box, margin: float, corner: tuple[int, int], end: tuple[int, int]) -> Region:
     """Return the region of a box without a faded edge: all that `_box_distance` calls inside.
 
     Args:
-        box: float32 (4,).
+        box: The object's own.
         margin: Pixels.
         corner: First column and row of the picture, or of a part that holds the region.
         end: Those behind its last.
     """
-    left, top, right, bottom = box.tolist()
-    x0, y0 = max(math.floor(left - margin), corner[0]), max(math.floor(top - margin), corner[1])
-    x1, y1 = min(math.ceil(right + margin), end[0]), min(math.ceil(bottom + margin), end[1])
+    x0, y0, x1, y1 = _rounded_out(box, margin)
+    x0, y0, x1, y1 = max(x0, corner[0]), max(y0, corner[1]), min(x1, end[0]), min(y1, end[1])
     return (
         Region(x0, y0, np.ones((y1 - y0, x1 - x0), np.bool_)) if x0 < x1 and y0 < y1 else _NOWHERE
     )
 
 
-def _ellipse_distance(box: Floats, margin: float, grid: _Grid) -> Floats:
-    """Return the first-order distance to the ellipse in the grown box, half a pixel inward.
+def _ellipses(boxes: list[Box], margin: float, feather: float, grid: _Grid) -> Bytes:
+    """Return the weights of the ellipses in some grown boxes together; uint8 (h, w).
 
-    With r the ellipse's implicit radius, the distance is (r - 1) over the length of r's gradient;
-    half a pixel is taken off so that every pixel the ellipse cuts counts as inside.
+    Drawn larger, blurred over four fifths of the feather, and drawn once more: full inside, and
+    nothing behind the feather, on the diagonals too, where a square blurs further.
     """
-    a, b = (max(float(s) / 2 + margin, 0.5) for s in (box[2] - box[0], box[3] - box[1]))
-    dx = grid.columns - (box[0] + box[2]) / 2
-    dy = (grid.rows - (box[1] + box[3]) / 2)[:, None]
-    square = np.asarray((dx / a) ** 2 + (dy / b) ** 2, np.float32)
-    # Nothing but the centre has no slope, and there the distance is below 0 all the same.
-    slope = np.asarray((dx / a**2) ** 2 + ((dy / b**2) ** 2 + np.float32(1e-18)), np.float32)
-    radius, slope = np.sqrt(square), np.sqrt(slope, out=slope)
-    distance = np.subtract(square, radius, out=square)
-    distance /= slope
-    distance -= np.float32(0.5)
-    return np.asarray(distance)
+    weight = np.zeros((grid.y1 - grid.y0, grid.x1 - grid.x0), np.uint8)
+    if feather > 0:
+        for box in boxes:
+            _draw_ellipse(weight, box, margin + 0.4 * feather, grid)
+        side = 2 * int(0.4 * feather) + 1
+        weight[...] = cv2.blur(weight, (side, side), borderType=cv2.BORDER_REPLICATE)
+    for box in boxes:
+        _draw_ellipse(weight, box, margin, grid)
+    return weight
+
+
+_BITS = 4
+"""Of a pixel's fraction, in which OpenCV takes coordinates."""
+
+_STEPS = ((3, 90), (10, 30), (15, 18))
+"""Longer half-axis in pixels below which OpenCV draws a polygon of so many degrees a corner (its
+ellipse2Poly); 5 degrees above."""
+
+
+def _draw_ellipse(weight: Bytes, box: Box, growth: float, grid: _Grid) -> None:
+    """Fill the ellipse in a grown box, in place: every pixel of which it cuts the inner half.
+
+    OpenCV draws the polygon inside of the ellipse; the axes are made longer by as much as its
+    sides fall short.
+    """
+    x0, y0, x1, y1 = box
+    # Half a pixel for those that it cuts, a sixteenth for rounding.
+    half = [max(side / 2 + growth, 0.5) + 0.5625 for side in (x1 - x0, y1 - y0)]
+    step = next((degrees for below, degrees in _STEPS if max(half) < below), 5)
+    unit = 2**_BITS
+    longer = unit / math.cos(math.radians(step / 2))
+    # OpenCV counts from the centre of the first pixel.
+    centre = (
+        round(((x0 + x1 - 1) / 2 - grid.x0) * unit),
+        round(((y0 + y1 - 1) / 2 - grid.y0) * unit),
+    )
+    axes = round(half[0] * longer), round(half[1] * longer)
+    cv2.ellipse(weight, centre, axes, 0, 0, 360, FULL, cv2.FILLED, cv2.LINE_8, _BITS)
 
 
 def _rotated_corners(inside: Bools | None, grid: _Grid, margin: float) -> Floats | None:
@@ -478,8 +519,14 @@ def _rotated_distance(corners: Floats, grid: _Grid) -> Floats:
     return np.asarray(np.hypot(*out) - 1e-3, np.float32)
 
 
-def _fade(distance: Floats, feather: float) -> Floats:
-    """Return 1 where the distance is not positive, then a straight line to 0 over the feather."""
-    weight = distance * np.float32(-1 / feather)
-    weight += np.float32(1)
-    return np.clip(weight, 0, 1, out=weight)
+def _fade(distance: Floats, feather: float) -> Bytes:
+    """Return full weight where the distance is not positive, then a straight line to 0.
+
+    Over the feather; without one, 0 at once. uint8, of the same shape.
+    """
+    if feather <= 0:
+        return (distance <= 0).astype(np.uint8) * np.uint8(FULL)
+    # Rounded, and cut at both ends.
+    return np.asarray(
+        cv2.addWeighted(distance, -FULL / feather, distance, 0, FULL, dtype=cv2.CV_8U), np.uint8
+    )

@@ -1,5 +1,7 @@
 """What is hidden, and that nothing of it can be seen."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -47,19 +49,44 @@ def test_the_feather_lies_outside_and_falls_to_zero() -> None:
     middle = found.weight[15 - found.y0]
     at = {x: middle[x - found.x0] for x in range(found.x0, found.x0 + len(middle))}
     assert at[10] == at[19] == 1
-    assert [at[x] for x in (20, 21, 22, 23)] == pytest.approx([0.75, 0.5, 0.25, 0.0])
+    assert [at[x] for x in (20, 21, 22, 23)] == pytest.approx([0.75, 0.5, 0.25, 0.0], abs=1 / 255)
 
 
-def test_the_true_ellipse_is_inside_the_hidden_one() -> None:
-    for box in ([5, 5, 25, 35], [5.3, 7.9, 11.2, 12.4], [0, 0, 100, 17], [3, 3, 4, 4]):
+@pytest.mark.parametrize("feather", [0.0, 0.2])
+@pytest.mark.parametrize("longer", [1, 2, 4, 5.6, 6, 11, 19, 20.3, 29, 30, 61, 140, 290])
+@pytest.mark.parametrize("ratio", [0.3, 0.77, 1.0])
+def test_the_true_ellipse_is_inside_the_hidden_one_which_is_little_larger(
+    longer: float, ratio: float, feather: float
+) -> None:
+    spec = replace(FACE, feather=feather)
+    for shift in (0.0, 0.3, 0.5, 0.9):
+        box = [75 + shift, 77 - shift / 2, 75 + shift + longer * ratio, 77 - shift / 2 + longer]
         x0, y0, x1, y1 = box
-        y, x = np.mgrid[0:60, 0:110] + 0.5
-        inside = ((x - (x0 + x1) / 2) / ((x1 - x0) / 2)) ** 2 + (
-            (y - (y0 + y1) / 2) / ((y1 - y0) / 2)
-        ) ** 2 <= 1
-        hidden = obscured_mask(one(box), taxonomy(FACE), 60, 110)
-        assert not (inside & ~hidden).any()
-        assert not hidden[40:, 50:].any()
+        y, x = np.mgrid[0:440, 0:440] + 0.5
+
+        def within(growth: float) -> np.ndarray:
+            a, b = (x1 - x0) / 2 + growth, (y1 - y0) / 2 + growth  # noqa: B023
+            across, down = (x - (x0 + x1) / 2) / a, (y - (y0 + y1) / 2) / b  # noqa: B023
+            return across**2 + down**2 <= 1
+
+        for axes in (box, [y0, x0, y1, x1]):
+            inside, around = within(0.0), within(3.0)
+            if axes is not box:
+                inside, around = inside.T, around.T
+            hidden = obscured_mask(one(axes), taxonomy(spec), 440, 440)
+            assert not (inside & ~hidden).any()
+            assert not (hidden & ~around).any()
+
+
+def test_a_faded_ellipse_falls_steadily_to_zero_behind_its_feather() -> None:
+    spec = replace(FACE, feather=0.3)  # 18 px of a 60 px side
+    found = region(one([50, 50, 110, 130]), 0, spec, height=200, width=200)
+    middle = found.weight[90 - found.y0, 80 - found.x0 :]
+    assert (np.diff(middle) <= 0).all()
+    full, nothing = int((middle == 1).sum()), int((middle > 0).sum())
+    assert 30 <= full <= 33
+    assert 30 + 14 <= nothing <= 30 + 18
+    assert middle[full + 7] == pytest.approx(0.5, abs=0.15)
 
 
 def test_an_outline_follows_its_mask_and_not_its_box() -> None:
