@@ -16,9 +16,9 @@ SHAPES = ("outline", "box", "rotated_box", "ellipse")
 METHODS = ("blur", "pixelate", "solid", "synthetic", "none")
 SIDES = ("width", "height")
 
-STRENGTH_MIN = 0.6
-"""Least strength of blur and mosaic: about three samples across the shorter side. A lower setting
-is raised to it: attacked (docs/evaluation.md), blur of 0.2 left plates readable, and up to 0.5 more
+STRENGTH_MIN = 0.7
+"""Least strength of blur and mosaic: less than three cells across the shorter side. A lower setting
+is raised to it: attacked (docs/evaluation.md), blur of 0.2 left plates readable, and up to 0.6 more
 faces were matched than by chance."""
 
 KEYPOINT_NAMES = (

@@ -48,7 +48,7 @@ def used_setting(spec: ClassSpec) -> tuple[str, float]:
     """Return method and strength that obscuring uses for a class: it raises weaker ones.
 
     >>> used_setting(ClassSpec("box", "box", "blur", strength=0.1))
-    ('blur', 0.6)
+    ('blur', 0.7)
     >>> used_setting(ClassSpec("box", "box", "solid", strength=0.1))
     ('solid', 0.0)
     """

@@ -11,8 +11,8 @@ from anonymization.obscuring.shapes import region
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 SIDE = 96
-CAR = ClassSpec("mask", "outline", margin=0.02, strength=0.6)
-PLATE = ClassSpec("box", "box", margin=0.0, strength=0.6)
+CAR = ClassSpec("mask", "outline", margin=0.02, strength=0.7)
+PLATE = ClassSpec("box", "box", margin=0.0, strength=0.7)
 STREET = Taxonomy({"car": CAR, "plate": PLATE})
 WHOLE, INNER = [4, 4, 92, 92], [30, 40, 50, 50]
 
