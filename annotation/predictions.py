@@ -154,7 +154,7 @@ def detections_to_annotations(
     detections: Detections, card: Card, taxonomy: Taxonomy, size: Size
 ) -> list[Annotation]:
     """Return finds as objects, numbered by their position from 1; outlines are pasted masks."""
-    from anonymization.obscuring.shapes import paste_mask
+    from anonymization.obscuring.masks import paste_mask
 
     objects = []
     for i in range(len(detections)):

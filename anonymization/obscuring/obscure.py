@@ -6,6 +6,7 @@ of its pixels; here is in which order, and how both are mixed into the picture.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.detection.finds import Detections, ShapeError
+from anonymization.obscuring.figures import FULL
 from anonymization.obscuring.generator import FaceGenerator
 from anonymization.obscuring.replacement import (
     cell_px,
@@ -26,7 +28,6 @@ from anonymization.obscuring.replacement import (
     replacement,
 )
 from anonymization.obscuring.shapes import (
-    FULL,
     MASK_THRESHOLD,
     Outline,
     Region,
@@ -119,6 +120,8 @@ def obscure(
 
 
 _OF_THREAD = threading.local()
+if hasattr(os, "register_at_fork"):  # a child must not draw what its parent draws
+    os.register_at_fork(after_in_child=lambda: setattr(_OF_THREAD, "noise", None))
 
 
 def _own_noise() -> np.random.Generator:

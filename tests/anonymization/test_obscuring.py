@@ -1,5 +1,9 @@
 """What is hidden, and that nothing of it can be seen."""
 
+import hashlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -7,8 +11,9 @@ import numpy as np
 import pytest
 
 from anonymization.detection.finds import Detections, ShapeError
+from anonymization.obscuring.masks import grown, paste_mask
 from anonymization.obscuring.obscure import obscure, obscured_mask
-from anonymization.obscuring.shapes import Outline, grown, paste_mask, region
+from anonymization.obscuring.shapes import Outline, region
 from anonymization.taxonomy import STRENGTH_MIN, ClassSpec, Taxonomy
 
 PLATE = ClassSpec("box", "box", margin=0.0)
@@ -350,3 +355,28 @@ def test_what_is_grown_is_as_far_as_the_margin_and_no_further(share: float, marg
     inside[35, 0] = True
     distance = cv2.distanceTransform((~inside).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     assert np.array_equal(grown(inside, margin), distance <= np.float32(margin))
+
+
+def test_threads_and_children_draw_noise_of_their_own() -> None:
+    def drawn() -> bytes:
+        gray = np.full((64, 64, 3), 128, np.uint8)
+        spec = ClassSpec("box", "box", method="pixelate", margin=0.0)
+        finds = Detections.from_boxes(
+            [[8 * i, 0, 8 * i + 8, 64] for i in range(8)], class_ids=[0] * 8
+        )
+        return obscure(gray, finds, taxonomy(spec)).tobytes()
+
+    drawn()
+    with ThreadPoolExecutor(2) as pool:
+        barrier = threading.Barrier(2)
+        parts = [pool.submit(lambda: (barrier.wait(), drawn())[1]) for _ in range(2)]
+        seen = [part.result() for part in parts]
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(write, hashlib.sha256(drawn()).digest())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(read, 32)
+    seen.append(drawn())
+    assert len({theirs, *(hashlib.sha256(one).digest() for one in seen)}) == 4
