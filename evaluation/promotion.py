@@ -13,64 +13,50 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anonymization.card import FP32
 from anonymization.errors import BlurloopError
 from anonymization.files import (
-    FileError,
     folder_in_one_step,
     read_json,
-    sha256_of_file,
     sha256_of_json,
     write_json,
 )
 from anonymization.taxonomy import Taxonomy
 from conf import stage
-from data.layout import ARTIFACTS, BUNDLE, PREPARED, REFERENCE, REPORTS, WORK
+from data.layout import ARTIFACTS, BUNDLE
 from data.tracking import (
     StageRun,
     TrackingConfig,
-    changed_code,
-    database_file,
-    digest_of,
     experiment_id,
-    experiment_name,
     open_client,
     registry_lock,
     stage_run,
-    tracking_uri,
 )
 from evaluation.attack_gate import attack_warnings, check_attack
 from evaluation.binding import (
-    OBJECTS,
     bundle_is_judged,
     check_binding,
-    evaluated_code,
     measure_digest,
 )
+from evaluation.champion import load_champion
 from evaluation.config import REQUIRED, EvaluationConfig, PromotionConfig
 from evaluation.criteria import Champion
 from evaluation.gate import judge
 from evaluation.headline import record_headline, verdict_note
-from evaluation.measures.leaks import ATTACK, read_attack
-from evaluation.record import recorded_outputs
-from evaluation.registry import variant_alias
+from evaluation.measures.leaks import read_attack
+from evaluation.settled import input_digest, is_settled, settle
+from evaluation.turn import EVALUATION, REPORT, VALIDATION, Settings, Turn
 from evaluation.verdict import PROMOTED, Criterion, Verdict
 
 if TYPE_CHECKING:
-    from anonymization.bundle import Bundle
-    from data.coco import Dataset
+    pass
 
-EVALUATION = REPORTS / "evaluation.json"
-VALIDATION = REPORTS / "validation.json"
-REPORT = REPORTS / "promotion.json"
 SHIPPED = ARTIFACTS / "promoted"
-STATE = WORK / "promotion.json"
 ATTEMPTS = 3
 """How often a bundle is judged again because another loop moved the alias meanwhile."""
 
@@ -83,50 +69,6 @@ class PromotionError(BlurloopError):
 
 class ChampionMovedError(PromotionError):
     """Another loop moved the alias while this one judged."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The sections that promotion reads."""
-
-    promotion: PromotionConfig
-    evaluation: EvaluationConfig
-    taxonomy: Taxonomy
-    tracking: TrackingConfig
-    seed: int
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What the steps before left to be judged.
-
-    Attributes:
-        evaluation: `reports/evaluation.json`.
-        validation: `reports/validation.json`.
-        rows: `artifacts/evaluated/objects.json`.
-        forecast: Whether this is an experiment, in which no alias moves.
-    """
-
-    evaluation: Mapping[str, Any]
-    validation: Mapping[str, Any]
-    rows: Mapping[str, Any]
-    forecast: bool
-
-    @staticmethod
-    def read() -> Turn:
-        """Read them from where the steps leave them."""
-        evaluation = read_json(EVALUATION)
-        forecast = experiment_name() is not None or evaluation.get("split") != "reference"
-        return Turn(evaluation, read_json(VALIDATION), read_json(OBJECTS), forecast)
-
-    @property
-    def bundle(self) -> str:
-        """Digest of the bundle that was evaluated."""
-        return str(self.evaluation.get("bundle_digest"))
-
-    def alias(self, config: PromotionConfig) -> str:
-        """Return the alias that the bundle may move: each variant has its own champion."""
-        return variant_alias(config.alias, str(self.evaluation.get("variant", FP32)))
 
 
 @stage
@@ -144,124 +86,6 @@ def main(
         promote(settings, inputs=inputs)
         settle(input_digest(settings))
     print(read_json(REPORT)["text"])  # noqa: T201
-
-
-def input_digest(settings: Settings) -> str:
-    """Return the digest of all that the verdict rests on."""
-    truth = (PREPARED / "reference.json", REFERENCE)
-    paths = (EVALUATION, VALIDATION, OBJECTS, ATTACK, BUNDLE, *truth)
-    code = sorted(Path(__file__).parent.rglob("*.py"))
-    changed = changed_code(evaluated_code(read_json(EVALUATION))) if EVALUATION.is_file() else []
-    values = {
-        "settings": [
-            asdict(settings.promotion),
-            asdict(settings.evaluation),
-            settings.taxonomy.to_dict(),
-            asdict(settings.tracking),
-            settings.seed,
-        ],
-        "experiment": experiment_name(),
-        "uri": tracking_uri(),
-        "code": [sha256_of_file(path) for path in code],
-        "changed": changed,
-        "recorded": recorded_outputs(),
-        **{str(path): digest_of(path) if path.exists() else None for path in paths},
-    }
-    return sha256_of_json(values)
-
-
-def _registry_state() -> list[int] | None:
-    """Return size and time of the database, which every write changes; None for a server."""
-    database = database_file(tracking_uri())
-    if database is None or not database.is_file():
-        return None
-    stat = database.stat()
-    return [stat.st_size, stat.st_mtime_ns]
-
-
-def is_settled(inputs: str) -> bool:
-    """Return whether the last run saw just this, and nobody has written to the registry since.
-
-    It spares `dvc repro` with nothing to do the two seconds that MLflow takes to start.
-    """
-    if not STATE.is_file() or not REPORT.is_file():
-        return False
-    try:
-        state = read_json(STATE)
-    except FileError:
-        return False
-    expected = {"inputs": inputs, "registry": _registry_state(), "report": sha256_of_file(REPORT)}
-    return expected["registry"] is not None and bool(state == expected)
-
-
-def settle(inputs: str) -> None:
-    """Remember what this run saw and left."""
-    write_json(
-        STATE,
-        {"inputs": inputs, "registry": _registry_state(), "report": sha256_of_file(REPORT)},
-    )
-
-
-def load_champion(client: Any, settings: Settings, turn: Turn, version: Any) -> Champion:
-    """Return what a champion did on this reference set, measured again where that changed."""
-    from evaluation.registry import artifact_json
-
-    objects: list[dict[str, Any]] = []
-    classes: tuple[str, ...] = ()
-    if version.tags.get("bundle_digest") != turn.bundle:
-        run_id = version.tags.get("judged_run") or version.run_id
-        stored = artifact_json(client, run_id, "objects.json")
-        if stored.get("measure") == measure_digest(turn.evaluation, settings.taxonomy):
-            objects, classes = stored["objects"], tuple(stored["classes"])
-        else:
-            log.info("judging version %s, the champion, on this reference set", version.version)
-            objects, classes = evaluate_again(client, version, settings)
-    return Champion(
-        version=str(version.version),
-        bundle_digest=str(version.tags.get("bundle_digest")),
-        reference_digest=str(turn.evaluation.get("reference_digest")),
-        objects=objects,
-        classes=classes,
-    )
-
-
-def evaluate_again(
-    client: Any, version: Any, settings: Settings
-) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Judge a registered bundle on the present reference set; return its rows and classes."""
-    import tempfile
-
-    from anonymization.bundle import Bundle
-    from data.coco import Dataset
-    from evaluation.__main__ import evaluate
-
-    dataset = Dataset.read(PREPARED / "reference.json", settings.taxonomy)
-    with tempfile.TemporaryDirectory() as work:
-        folder = client.download_artifacts(version.run_id, "model/artifacts/bundle", work)
-        bundle = Bundle.load(folder)
-    known, taxonomy = as_known_to(bundle, dataset, settings.taxonomy)
-    results = evaluate(bundle, known, taxonomy, settings.evaluation, seed=settings.seed)
-    rows = [row.to_dict() for result in results for row in result.objects]
-    return rows, taxonomy.names
-
-
-def as_known_to(bundle: Bundle, dataset: Dataset, taxonomy: Taxonomy) -> tuple[Dataset, Taxonomy]:
-    """Return truth and taxonomy without the classes that a bundle does not find, in its order.
-
-    A class number in a bundle's finds is a position in its own taxonomy.
-    """
-    own = bundle.card.taxonomy
-    classes = {name: taxonomy.classes.get(name, own[name]) for name in own.names}
-    images = [
-        replace(
-            image,
-            labelled=tuple(n for n in image.labelled if n in classes),
-            partial=tuple(n for n in image.partial if n in classes),
-        )
-        for image in dataset.images
-    ]
-    annotations = [a for a in dataset.annotations if a.class_name in classes]
-    return type(dataset)(tuple(images), tuple(annotations)), replace(own, classes=classes)
 
 
 def models_judged(client: Any, experiment: str, turn: Turn) -> int:

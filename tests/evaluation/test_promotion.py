@@ -24,18 +24,20 @@ from anonymization.bundle import Bundle, write_bundle
 from anonymization.card import FP32, Card, GraphCard, GraphInput
 from anonymization.files import read_json, sha256_of_file, write_json
 from anonymization.registry import load_bundle
-from anonymization.taxonomy import ClassSpec, Taxonomy
+from anonymization.taxonomy import STRENGTH_MIN, ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from data.reference import write_release
 from data.tracking import TrackingConfig, experiment_id, loaded_code, open_client, registry_lock
 from evaluation import __main__ as evaluating
-from evaluation import promotion, registry
+from evaluation import promotion, registry, settled
 from evaluation.attack import Setting, obscuring_digest
 from evaluation.binding import MEASURING
 from evaluation.bound import lower_bound
+from evaluation.champion import as_known_to
 from evaluation.config import EvaluationConfig, PromotionConfig
-from evaluation.promotion import ChampionMovedError, Settings
+from evaluation.promotion import ChampionMovedError
 from evaluation.record import dvc_md5
+from evaluation.turn import Settings
 
 ROOT = Path(promotion.__file__).parent.parent
 TAXONOMY = Taxonomy({"face": ClassSpec(geometry="ellipse", shape="ellipse")})
@@ -135,12 +137,12 @@ def _leave_evaluation(
 
 def keep_attack(*, leaked: int) -> None:
     """Leave an attack on the default way of obscuring a face."""
-    row = {"attack": "faces matched", "method": "blur", "strength": 0.6, "default_of": []}
+    row = {"attack": "faces matched", "method": "blur", "strength": STRENGTH_MIN, "default_of": []}
     row |= {"leaked": leaked, "total": 60, "rate": leaked / 60, "lower": 0.0, "upper": 0.25}
     rows = [row | {"chance": 1 / 60, "refused": leaked > 3}]
     attack = {"schema_version": 1, "date": "2026-01-01", "material": "60 faces", "rows": rows}
-    digest = obscuring_digest(Setting("blur", 0.6))
-    attack["obscuring"] = [{"method": "blur", "strength": 0.6, "sha256": digest}]
+    digest = obscuring_digest(Setting("blur", STRENGTH_MIN))
+    attack["obscuring"] = [{"method": "blur", "strength": STRENGTH_MIN, "sha256": digest}]
     write_json(Path("reports/attack.json"), attack)
 
 
@@ -150,7 +152,7 @@ def code_lines(path: str) -> list[str]:
 
 
 def run(settings: Settings = SETTINGS) -> dict[str, Any]:
-    promotion.promote(settings, inputs=promotion.input_digest(settings))
+    promotion.promote(settings, inputs=settled.input_digest(settings))
     return dict(read_json(Path("reports/promotion.json")))
 
 
@@ -391,7 +393,7 @@ def test_a_way_of_obscuring_that_the_attack_refuses_is_not_promoted(repo):
     report = run()
     assert report["outcome"] == "REFUSED"
     assert report["reasons"] == [
-        "face: blur 0.6, worst of 1 attacks on it: faces matched 9 of 60, chance 0.017"
+        "face: blur 0.7, worst of 1 attacks on it: faces matched 9 of 60, chance 0.017"
     ]
     assert champion() is None
 
@@ -401,13 +403,13 @@ def test_without_an_attack_nothing_is_promoted_unless_the_setting_says_that_it_m
     report = run()
     assert report["outcome"] == "REFUSED"
     assert (
-        "face: blur 0.6 was not attacked (faces matched). Run python -m evaluation.attack"
+        "face: blur 0.7 was not attacked (faces matched). Run python -m evaluation.attack"
         in reasons(report)
     )
     report = run(replace(SETTINGS, promotion=replace(CONFIG, attack="optional")))
     assert report["outcome"] == "PROMOTED"
-    assert "blur 0.6, by which face is obscured, was not attacked" in report["warnings"][0]
-    assert "warning: blur 0.6" in report["text"]
+    assert "blur 0.7, by which face is obscured, was not attacked" in report["warnings"][0]
+    assert "warning: blur 0.7" in report["text"]
 
 
 def test_the_code_that_decides_what_was_measured_exists():
@@ -443,12 +445,12 @@ def test_a_change_while_judging_stops_the_alias_from_moving(repo):
 
 
 def test_nothing_to_do_is_known_without_mlflow_until_somebody_writes_to_the_registry(repo):
-    inputs = promotion.input_digest(SETTINGS)
+    inputs = settled.input_digest(SETTINGS)
     run()
-    promotion.settle(inputs)
-    assert promotion.is_settled(inputs)
+    settled.settle(inputs)
+    assert settled.is_settled(inputs)
     registry.run(["override", "--version", "1", "--name", "Ada", "--reason", "x"])
-    assert not promotion.is_settled(inputs)
+    assert not settled.is_settled(inputs)
 
 
 def test_the_champion_is_judged_again_on_a_new_reference_set_as_configured(repo, turn, monkeypatch):
@@ -478,9 +480,7 @@ def test_a_champion_that_knows_fewer_classes_is_judged_on_those(repo):
     data, _ = pictures_with_faces(1)
     images = tuple(replace(i, labelled=("dog", "face")) for i in data.images)
     dogs = (*data.annotations, Annotation(9, 1, "dog", FACE))
-    known, own = promotion.as_known_to(
-        Bundle.load("artifacts/bundle"), Dataset(images, dogs), taxonomy
-    )
+    known, own = as_known_to(Bundle.load("artifacts/bundle"), Dataset(images, dogs), taxonomy)
     assert own.names == ("face",)
     assert known.images[0].labelled == ("face",)
     assert [a.class_name for a in known.annotations] == ["face"]
