@@ -202,7 +202,8 @@ def obscured(target: Target, setting: Setting, *, seed: int = SEED) -> Pixels:
     less = target.side * (1 - share) / 2
     x0, y0, x1, y1 = target.box_xyxy
     box = (x0 + less, y0 + less, x1 - less, y1 - less)
-    margin = (AROUND * target.side + less) / (share * target.side)
+    # A hair less, or a sum that is rounded up takes in one more row or column.
+    margin = (AROUND * target.side + less - 1e-3) / (share * target.side)
     spec = ClassSpec("box", "box", setting.method, margin=margin, strength=setting.strength)
     found = Detections.from_boxes([box], class_ids=[0], scores=[1.0])
     return np.asarray(obscure(target.pixels, found, Taxonomy({"object": spec}), seed=seed))

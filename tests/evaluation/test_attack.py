@@ -128,12 +128,12 @@ def test_a_strength_below_the_floor_is_attacked_as_it_is_and_on_the_same_region(
     for each in changed:
         rows, columns = each.any(axis=1).nonzero()[0], each.any(axis=0).nonzero()[0]
         assert (rows[0], rows[-1], columns[0], columns[-1]) == (30, 89, 60, 179)
-    # Cells of 0.2 x 20 = 4 px and of 0.6 x 20 = 12 px.
+    # Cells of 0.2 x 20 = 4 px and of 0.7 x 20 = 14 px: eight of 15 px in 120.
     steps = [
         np.diff((np.diff(each[60, 60:180].astype(int), axis=0) != 0).any(axis=1).nonzero()[0])
         for each in (weak, floor)
     ]
-    assert [int(np.median(each)) for each in steps] == [4, 12]
+    assert [int(np.median(each)) for each in steps] == [4, 15]
 
 
 def coco(folder: Path, texts: list[str | None], height: int) -> Path:
@@ -329,14 +329,14 @@ def test_an_attack_keeps_what_it_attacked_and_with_what(
 
 
 def test_what_was_not_attacked_is_named_in_reports() -> None:
-    (said,) = not_attacked(attack_on(measured_row(0.6, 0)), BLURRED)
+    (said,) = not_attacked(attack_on(measured_row(STRENGTH_MIN, 0)), BLURRED)
     assert said == "Attack on blur 0.8, by which plate is obscured: not made."
     assert list(not_attacked(attack_on(measured_row(0.8, 9)), BLURRED)) == []
 
 
 def test_a_kept_attack_names_the_classes_of_this_taxonomy(tmp_path: Path) -> None:
     path = tmp_path / "attack.json"
-    rows = [measured_row(strength, 0) for strength in (0.6, 0.8)]
+    rows = [measured_row(strength, 0) for strength in (STRENGTH_MIN, 0.8)]
     path.write_text(json.dumps(attack_on(*rows)))
     kept = read_attack(BLURRED, path)
     assert kept is not None
