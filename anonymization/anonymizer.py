@@ -22,7 +22,7 @@ from anonymization.implied_heads import implied_heads
 from anonymization.obscuring.generator import FaceGenerator
 from anonymization.obscuring.obscure import NO_GENERATORS, NO_OUTLINES, obscure
 from anonymization.obscuring.seam import obscure_wrapped
-from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline
+from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline, Region, hidden_parts
 from anonymization.panorama.gpano import ChosenProjection, choose_projection
 from anonymization.panorama.projection import Equirectangular
 from anonymization.panorama.wrapping import over_the_seam, with_copies
@@ -353,6 +353,7 @@ class Anonymizer:
         *,
         outlines: Mapping[int, Outline] = NO_OUTLINES,
         cmyk: bool = False,
+        regions: list[Region] | None = None,
     ) -> NDArray[Any]:
         """Obscure finds as the taxonomy says; any channels, uint8, uint16 or float32."""
         return obscure(
@@ -364,14 +365,36 @@ class Anonymizer:
             outlines=outlines,
             cmyk=cmyk,
             generators=self.generators,
+            regions=regions,
         )
 
-    def hide(self, pixels: NDArray[Any], decided: Decided, *, cmyk: bool = False) -> NDArray[Any]:
-        """Obscure what was decided, over a panorama's seam too; as `obscure_wrapped`."""
+    def hide(
+        self,
+        pixels: NDArray[Any],
+        decided: Decided,
+        *,
+        cmyk: bool = False,
+        regions: list[Region] | None = None,
+    ) -> NDArray[Any]:
+        """Obscure what was decided, over a panorama's seam too; as `obscure_wrapped`.
+
+        Args:
+            pixels: As for `obscure`.
+            decided: From `decide`.
+            cmyk: Whether four channels are inks.
+            regions: Where the regions that are obscured are added, for `formats.encode`.
+        """
         return obscure_wrapped(
             pixels,
             decided.hidden,
-            lambda shown, finds, drawn: self.obscure(shown, finds, outlines=drawn, cmyk=cmyk),
+            lambda shown, finds, drawn: self.obscure(
+                shown,
+                finds,
+                outlines=drawn,
+                cmyk=cmyk,
+                # Of the whole picture: the strip around its seam holds nothing that it does not.
+                regions=regions if shown is pixels else None,
+            ),
             self.taxonomy,
             across=decided.across,
             outlines=decided.hidden_outlines,
@@ -412,8 +435,9 @@ class Anonymizer:
         found = self.detect(picture.pixels, view=view)
         decided = self.decide(found, name=file.name, width=width, height=height, view=view)
         cmyk = picture.encoding.mode.startswith("CMYK")
-        hidden = self.hide(picture.native, decided, cmyk=cmyk)
-        content = encode(picture, hidden, recompress=recompress)
+        regions: list[Region] = []
+        hidden = self.hide(picture.native, decided, cmyk=cmyk, regions=regions)
+        content = encode(picture, hidden, recompress=recompress, hidden=hidden_parts(regions))
         write_output(target, content, overwrite=overwrite)
         return AnonymizedImage(hidden, decided.detections, decided.spared)
 

@@ -78,17 +78,33 @@ def _rotated_corners(value: Any) -> NDArray[np.float64]:
 
 
 def _fill(ring: NDArray[np.float64], left: int, right: int, height: int) -> Outline | None:
-    """Fill a polygon, its edge's pixels included; None where none lies within these columns."""
+    """Fill a polygon, its edge's pixels included; None where none lies within these columns.
+
+    What it goes around at all is inside, however often: the middle of a star, and a ring drawn
+    twice.
+    """
     low, high = np.floor(ring.min(axis=0)) - 1, np.ceil(ring.max(axis=0)) + 2
     x0, y0 = (int(v) for v in np.clip(low, (left, 0), (right, height)))
     x1, y1 = (int(v) for v in np.clip(high, (left, 0), (right, height)))
     if x1 <= x0 or y1 <= y0:
         return None
-    canvas = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    # OpenCV's whole numbers are pixel centres; 4 bits hold the fraction.
+    canvas = _wound(ring - (x0, y0), y1 - y0, x1 - x0).view(np.uint8)
+    # Its edge. OpenCV's whole numbers are pixel centres; 4 bits hold the fraction.
     points = np.rint((ring - (x0, y0) - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(canvas, [points], 1, shift=4)
-    return Outline(x0, y0, canvas.astype(bool)) if canvas.any() else None
+    return Outline(x0, y0, canvas.view(np.bool_)) if canvas.any() else None
+
+
+def _wound(ring: NDArray[np.float64], height: int, width: int) -> Bools:
+    """Return the pixels around whose centre a ring goes; bool (height, width)."""
+    turns = np.zeros((height, width + 1), np.int32)
+    centres = np.arange(height) + 0.5
+    for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        rows = np.flatnonzero((centres >= min(y0, y1)) & (centres < max(y0, y1)))
+        across = x0 + (centres[rows] - y0) * ((x1 - x0) / (y1 - y0)) if rows.size else centres[:0]
+        # Counted from the first centre to the right of the edge.
+        turns[rows, np.clip(np.ceil(across - 0.5), 0, width).astype(int)] += 1 if y1 > y0 else -1
+    return np.asarray(np.cumsum(turns, axis=1)[:, :width] != 0)
 
 
 def _union(masks: Sequence[Outline]) -> Outline:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.formats import turbojpeg
+from anonymization.formats.pixels import NONE_ALIKE
 from anonymization.formats.turbojpeg import TurboJpegError
 from anonymization.products import product
 
@@ -398,13 +399,19 @@ def _planes(units: Bytes, colorspace: str) -> list[NDArray[np.uint8]]:
     return [*(np.asarray(cv2.extractChannel(colours, i), np.uint8) for i in order), *black]
 
 
-def touched_units(before: NDArray[Any], after: NDArray[Any], unit: tuple[int, int]) -> Bools:
-    """Return which units hold a pixel that differs.
+def touched_units(
+    before: NDArray[Any],
+    after: NDArray[Any],
+    unit: tuple[int, int],
+    alike: NDArray[np.int64] = NONE_ALIKE,
+) -> Bools:
+    """Return which units hold a pixel that differs, or that was hidden and is alike all the same.
 
     Args:
         before: Shape (H, W) or (H, W, C).
         after: The same shape.
         unit: Rows and columns of pixels of a unit.
+        alike: Row and column of hidden pixels that do not differ, (N, 2).
 
     Returns:
         bool, shape (rows, columns) of units; the last ones may stick out of the picture.
@@ -422,7 +429,9 @@ def touched_units(before: NDArray[Any], after: NDArray[Any], unit: tuple[int, in
     for row in range(down):
         band = slice(row * rows, (row + 1) * rows)
         np.any(old[band] != new[band], axis=0, out=found[row, : old.shape[1]])
-    return np.asarray(found.reshape(down, across, per_unit).any(axis=2))
+    touched = np.asarray(found.reshape(down, across, per_unit).any(axis=2))
+    touched[alike[:, 0] // rows, alike[:, 1] // columns] = True
+    return touched
 
 
 def _words(pixels: NDArray[Any]) -> NDArray[Any]:

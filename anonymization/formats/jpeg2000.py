@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anonymization.formats.metadata import Metadata, MetadataPolicy, bounded_xmp, clean
 from anonymization.formats.pixels import (
+    NONE_ALIKE,
     Decoded,
     Encoding,
     Native,
@@ -105,6 +107,20 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at = end
 
 
+def _in_order(definitions: bytes) -> bool:
+    """Tell whether a channel definition box (`cdef`) has colours first, in order, and alpha last.
+
+    ISO/IEC 15444-1, I.5.3.6: number, then for each channel its position, type and colour.
+    """
+    (count,) = struct.unpack_from(">H", definitions)
+    if len(definitions) != 2 + 6 * count:
+        return False
+    return all(
+        position == colour - 1 if kind == 0 else position == count - 1
+        for position, kind, colour in struct.iter_unpack(">HHH", definitions[2:])
+    )
+
+
 def _boxes_of_interest(data: bytes, name: str) -> dict[bytes, bytes]:
     """Return codestream, profile and metadata of a JP2, the first of each."""
     found: dict[bytes, bytes] = {}
@@ -115,6 +131,11 @@ def _boxes_of_interest(data: bytes, name: str) -> dict[bytes, bytes]:
             found.setdefault(kind, content)
         elif kind == b"jp2h":
             for inner, value in _boxes(content):
+                if inner == b"cdef" and not _in_order(value):
+                    raise PictureError(
+                        f"{name} is a JPEG 2000 whose channels are not in the order of their "
+                        "colours, which is not handled"
+                    )
                 if inner in (b"pclr", b"cmap"):
                     raise PictureError(
                         f"{name} is a JPEG 2000 with a palette, which is not handled"
@@ -202,6 +223,7 @@ def write(
     *,
     thumbnail: bytes = b"",
     recompress: int | None = None,
+    alike: NDArray[np.int64] = NONE_ALIKE,
 ) -> bytes:
     """Encode pixels as the source was.
 
@@ -211,13 +233,14 @@ def write(
         after: The new pixels in the order of the file.
         thumbnail: A JPEG of the new pixels for EXIF.
         recompress: Quality as JPEG's, taken as half as many decibels; not for reversible ones.
+        alike: Not needed: nothing of the source's stream is kept.
 
     Raises:
         PictureWriteError: If the encoder fails.
     """
     import imagecodecs
 
-    del before
+    del before, alike
     how: How = encoding.how
     values = np.ascontiguousarray(after) >> (8 * after.dtype.itemsize - how.bits)
     level = 0 if how.reversible else PSNR_DB if recompress is None else recompress // 2 + 1

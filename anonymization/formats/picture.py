@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anonymization.formats import jpeg2000, pillow_formats, tiff
 from anonymization.formats.metadata import MetadataPolicy
 from anonymization.formats.pixels import (
+    NONE_ALIKE,
     Encoding,
     Native,
     PictureError,
     PictureWriteError,
     Rgb,
     as_stored,
+    as_stored_places,
     thumbnail,
     to_rgb,
     upright,
@@ -69,6 +74,7 @@ SUFFIXES = (
 
 _ALL = MetadataPolicy()
 _WRITERS = {"TIFF": tiff.write, "JPEG2000": jpeg2000.write}
+_KEEP_BLOCKS = ("JPEG", "TIFF")
 
 
 @dataclass(frozen=True)
@@ -172,17 +178,26 @@ def _decode(data: bytes, name: str, max_pixels: int, policy: MetadataPolicy) -> 
     return Picture(pixels, native, encoding, found.xmp)
 
 
-def encode(picture: Picture, native: Native, *, recompress: int | None = None) -> bytes:
+def encode(
+    picture: Picture,
+    native: Native,
+    *,
+    recompress: int | None = None,
+    hidden: Iterable[tuple[int, int, NDArray[np.bool_]]] = (),
+) -> bytes:
     """Return the bytes of a file like the picture's source, with other pixels.
 
     Same format, size, depth, colour model and orientation. A JPEG keeps every DCT block bit by
-    bit outside of the units (MCUs) that hold a changed pixel, and is encoded with its own
+    bit outside of the units (MCUs) that hold a changed or hidden pixel, and is encoded with its own
     quantization tables inside of them. Metadata is what `formats.metadata` lets through.
 
     Args:
         picture: What was read.
         native: Its new pixels, of the shape and type of `picture.native`.
         recompress: Quality, 1 to 100, in which a lossy picture is encoded whole instead.
+        hidden: First column, first row and pixels, bool (h, w), of each part that was hidden. A
+            pixel of it that came out as it was (black in black) may stand for more than can be
+            seen: a JPEG's blocks hold what is darker than black.
 
     Raises:
         PictureWriteError: If shape or type differ, the quality is out of range, or the encoder
@@ -199,4 +214,23 @@ def encode(picture: Picture, native: Native, *, recompress: int | None = None) -
     before, after = (as_stored(pixels, how.orientation) for pixels in (picture.native, native))
     small = thumbnail(after, how.mode) if how.metadata.exif.had_thumbnail else b""
     write = _WRITERS.get(how.format, pillow_formats.write)
-    return write(how, before, after, thumbnail=small, recompress=recompress)
+    kept = hidden if recompress is None and how.format in _KEEP_BLOCKS else ()
+    alike = as_stored_places(
+        _alike(picture.native, native, kept), native.shape[:2], how.orientation
+    )
+    return write(how, before, after, thumbnail=small, recompress=recompress, alike=alike)
+
+
+def _alike(
+    before: Native, after: Native, hidden: Iterable[tuple[int, int, NDArray[np.bool_]]]
+) -> NDArray[np.int64]:
+    """Return row and column of the hidden pixels that are what they were; int64 (N, 2)."""
+    found: list[NDArray[Any]] = [NONE_ALIKE]
+    for x0, y0, mask in hidden:
+        rows, columns = mask.shape
+        part = slice(y0, y0 + rows), slice(x0, x0 + columns)
+        same = before[part] == after[part]
+        alike = mask & (same if same.ndim == 2 else same.all(axis=2))
+        if alike.any():
+            found.append(np.argwhere(alike) + np.array([y0, x0]))
+    return np.concatenate(found)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from anonymization.formats import jpeg, png, turbojpeg
@@ -29,6 +30,7 @@ from anonymization.formats.metadata import (
     photoshop_resource,
 )
 from anonymization.formats.pixels import (
+    NONE_ALIKE,
     Decoded,
     Encoding,
     Native,
@@ -250,6 +252,7 @@ def write(
     *,
     thumbnail: bytes = b"",
     recompress: int | None = None,
+    alike: NDArray[np.int64] = NONE_ALIKE,
 ) -> bytes:
     """Encode pixels as the source was; see `anonymization.formats.picture.encode`.
 
@@ -259,6 +262,7 @@ def write(
         after: The new pixels.
         thumbnail: A JPEG of the new pixels for EXIF.
         recompress: Quality of a lossy format that is encoded whole.
+        alike: Row and column of hidden pixels that are what they were, (N, 2).
 
     Raises:
         PictureWriteError: If the encoder fails.
@@ -266,7 +270,7 @@ def write(
     metadata, how = encoding.metadata, encoding.how
     try:
         if encoding.format == "JPEG":
-            content = _jpeg_body(encoding, before, after, recompress)
+            content = _jpeg_body(encoding, before, after, recompress, alike)
             return _with_jpeg_metadata(content, metadata, how.jfif, thumbnail)
         if encoding.format == "PNG":
             content = _png_body(after, encoding.mode)
@@ -289,11 +293,17 @@ def _saved(stored: Native, mode: str, kind: str, options: dict[str, Any]) -> byt
     return buffer.getvalue()
 
 
-def _jpeg_body(encoding: Encoding, before: Native, after: Native, recompress: int | None) -> bytes:
+def _jpeg_body(
+    encoding: Encoding,
+    before: Native,
+    after: Native,
+    recompress: int | None,
+    alike: NDArray[np.int64],
+) -> bytes:
     """Keep every block that has not changed; encode anew where that cannot be done or is asked."""
     how: How = encoding.how
     if recompress is None and how.frame is not None:
-        touched = jpeg.touched_units(before, after, how.frame.unit)
+        touched = jpeg.touched_units(before, after, how.frame.unit, alike)
         if not touched.all():
             try:
                 return jpeg.rewrite(how.source, after, touched, how.frame)

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anonymization.formats import tiff_segments
 from anonymization.formats.directories import LONG, LONG8, SHORT, Directory, Entry, Layout
 from anonymization.formats.exif import from_directories
 from anonymization.formats.metadata import MetadataPolicy, bounded_xmp, clean
 from anonymization.formats.pixels import (
+    NONE_ALIKE,
     Decoded,
     Encoding,
     Native,
@@ -279,6 +281,7 @@ def write(
     *,
     thumbnail: bytes = b"",
     recompress: int | None = None,
+    alike: NDArray[np.int64] = NONE_ALIKE,
 ) -> bytes:
     """Encode pixels as the source was; TIFF that holds no JPEG is the same at any quality.
 
@@ -288,6 +291,7 @@ def write(
         after: The new pixels.
         thumbnail: Left out; TIFF has no place of its own for it.
         recompress: Quality in which JPEG segments are encoded whole.
+        alike: Row and column of hidden pixels that are what they were, (N, 2).
 
     Raises:
         PictureWriteError: If a segment cannot be encoded, or offsets do not fit.
@@ -301,7 +305,7 @@ def write(
     offsets: list[int] = []
     sizes: list[int] = []
     parts: list[bytes] = []
-    for content in _contents(how, before, after, recompress):
+    for content in _contents(how, before, after, recompress, alike):
         offsets.append(at)
         sizes.append(len(content))
         parts += [content, bytes(-len(content) % 8)]
@@ -317,14 +321,16 @@ def write(
     return b"".join([head, *parts, directory])
 
 
-def _contents(how: How, before: Native, after: Native, recompress: int | None) -> Iterator[bytes]:
+def _contents(
+    how: How, before: Native, after: Native, recompress: int | None, alike: NDArray[np.int64]
+) -> Iterator[bytes]:
     if how.segments.compression != JPEG:
         yield from tiff_segments.encode(after, how.segments)
         return
     page, _ = _first(how.source, how.layout)
     listed = _listed(how.source, page, how.segments, how.layout, "TIFF")
     yield from tiff_segments.encode_jpeg(
-        how.source, listed, how.segments, before, after, recompress=recompress
+        how.source, listed, how.segments, before, after, recompress=recompress, alike=alike
     )
 
 

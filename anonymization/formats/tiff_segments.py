@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.formats import jpeg, turbojpeg
-from anonymization.formats.pixels import Native, PictureError, PictureWriteError
+from anonymization.formats.pixels import NONE_ALIKE, Native, PictureError, PictureWriteError
 
 NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 7, 8, 32946, 32773
 COMPRESSIONS = {
@@ -251,6 +251,7 @@ def encode_jpeg(
     after: Native,
     *,
     recompress: int | None,
+    alike: NDArray[np.int64] = NONE_ALIKE,
 ) -> Iterator[bytes]:
     """Yield each segment as a JPEG of its own that keeps the blocks that did not change."""
     old, new = (p if p.ndim == 3 else p[..., None] for p in (before, after))
@@ -264,7 +265,10 @@ def encode_jpeg(
         stream = _whole_jpeg(data[segment.at : segment.at + segment.size], segments)
         try:
             frame = jpeg.read_frame(stream)
-            touched = jpeg.touched_units(cut(old), cut(new), frame.unit)
+            inside = (alike >= (y, x)).all(axis=1) & (alike < (y + rows, x + segments.columns)).all(
+                1
+            )
+            touched = jpeg.touched_units(cut(old), cut(new), frame.unit, alike[inside] - (y, x))
             # What lies beyond the picture was never looked at by the network.
             touched[(segments.height - y) // frame.unit[0] :] |= segments.height - y < rows
             touched[:, (segments.width - x) // frame.unit[1] :] |= (

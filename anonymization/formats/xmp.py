@@ -49,7 +49,7 @@ NAMESPACES = {
 }
 _GOES = {"Thumbnails", "MakerNote", "OECF", "SpatialFrequencyResponse", "DeviceSettingDescription"}
 _PLACE = re.compile(
-    r"gps|latitude|longitude|altitude|location|city|country|state|sublocation|place|address|geo"
+    r"gps|latitude|longitude|altitude|location|city|country|state|sublocation|place|address|geo|coverage|region"
     r"|(?:lat|lon|alt)$",  # DJI's range finder: LRFTargetLat
     re.IGNORECASE,
 )

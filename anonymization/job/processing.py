@@ -46,6 +46,7 @@ from anonymization.job.results import (
     Processed,
 )
 from anonymization.known_regions import KnownFinds, KnownRegions, finds_to_document
+from anonymization.obscuring.shapes import Region, hidden_parts
 from anonymization.panorama.gpano import ChosenProjection
 from anonymization.panorama.projection import Equirectangular
 from anonymization.pipeline import Budget, StoppedError
@@ -185,12 +186,16 @@ class Processor:
             outlines=finds.outlines,
             view=view,
         )
+        regions: list[Region] = []
         hidden = anonymizer.hide(
             picture.native,
             decided,
             cmyk=picture.encoding.mode.startswith("CMYK"),
+            regions=regions,
         )
-        content = encode(picture, hidden, recompress=self._options.recompress)
+        content = encode(
+            picture, hidden, recompress=self._options.recompress, hidden=hidden_parts(regions)
+        )
         visible = self._audit(task, content, decided, view)
         return _Made(content, picture, decided, visible, sha256, view.warning)
 

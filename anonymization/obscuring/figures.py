@@ -1,6 +1,6 @@
 """Figures on the pixels of a crop: ellipses, boxes and rotated boxes, with a faded edge or without.
 
-Pixels that a figure touches at all belong to it.
+A pixel whose centre lies in a figure belongs to it, and of boxes each that they touch.
 """
 
 from __future__ import annotations

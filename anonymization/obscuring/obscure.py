@@ -6,6 +6,7 @@ of its pixels; here is in which order, and how both are mixed into the picture.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,7 @@ def obscure(
     outlines: Mapping[int, Outline] = NO_OUTLINES,
     cmyk: bool = False,
     generators: Mapping[str, FaceGenerator] = NO_GENERATORS,
+    regions: list[Region] | None = None,
 ) -> Pixels:
     """Return the picture with every find obscured as its class says.
 
@@ -77,6 +79,7 @@ def obscure(
         outlines: Exact pixels of finds, by position, where a person drew them.
         cmyk: Whether four channels are inks; else the fourth is alpha.
         generators: What draws the replacement, by class name; of other classes, the method.
+        regions: Where each region that is obscured is added.
 
     Raises:
         ShapeError: If the pixels are of another type or shape, or a class is not in the taxonomy.
@@ -98,6 +101,8 @@ def obscure(
         mask_threshold=mask_threshold,
         outlines=outlines,
     ):
+        if regions is not None:
+            regions.append(where)
         spec = class_spec(detections, index, taxonomy)
         crop = done[where.slices]
         class_name = taxonomy.names[int(detections.class_ids[index])] if generators else ""
@@ -241,10 +246,12 @@ def hidden_side(
 ) -> float:
     """Return the side in pixels that the strength of one find is relative to.
 
-    The shorter side of its box; of what a person drew where that is larger, or a large face drawn
-    around a small box would come out in cells for a small one.
+    The shorter side of its box; of the box merged with it and of what a person drew where those
+    are larger, or a large face drawn around a small box would come out in cells for a small one.
     """
     side = shorter_side(detections.boxes_xyxy[index])
+    merged = shorter_side(detections.merged_xyxy[index])
+    side = side if math.isnan(merged) else max(side, merged)
     drawn = outlines.get(index)
     return side if drawn is None else max(side, shorter_side(drawn.box_xyxy))
 
@@ -273,7 +280,8 @@ def _blend(crop: Pixels, hidden: Pixels, where: Region) -> None:
         _put(hidden, where.full, crop)
     elif crop.dtype == np.float32:
         weight = where.weight
-        _put(cv2.blendLinear(hidden, crop, weight, 1 - weight), where.touched, crop)
+        mixed = cv2.blendLinear(hidden, crop, weight, 1 - weight).reshape(crop.shape)
+        _put(mixed, where.touched, crop)
         _put(hidden, where.full, crop)  # what was no number before is one now
     else:
         _mix(hidden, where.faded, crop)

@@ -1,13 +1,14 @@
 """Shapes: which pixels of an object are hidden.
 
 Pure code over arrays. Each object's region is worked out inside the crop that it needs, so that
-cost and memory grow with the obscured area and not with the picture. Pixels that a shape touches
-at all belong to it.
+cost and memory grow with the obscured area and not with the picture. A pixel whose centre lies in
+a shape belongs to it, and of boxes each that they touch.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,6 +118,14 @@ class Region:
 
 
 _NOWHERE = Region(0, 0, np.zeros((0, 0), np.bool_))
+
+
+def hidden_parts(regions: Iterable[Region]) -> list[tuple[int, int, Bools]]:
+    """Return first column, first row and pixels of what regions change, as `formats.encode` asks.
+
+    The pixels are bool, shape (h, w).
+    """
+    return [(where.x0, where.y0, where.touched) for where in regions]
 
 
 def region(
