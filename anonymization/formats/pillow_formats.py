@@ -220,7 +220,10 @@ def _native(image: Image.Image, data: bytes, name: str) -> tuple[Native, str]:
 def _sixteen_bit_png(data: bytes, name: str) -> tuple[Native, str]:
     """Decode what Pillow would cut to 8 bits; Pillow has decoded it before, so it is whole."""
     import cv2
+    import imagecodecs
 
+    if png.is_gray_with_alpha(data):  # which OpenCV widens
+        return np.asarray(imagecodecs.png_decode(data)), "LA;16"
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16:
         raise PictureError(f"{name}: its 16-bit pixels cannot be decoded")
@@ -335,7 +338,10 @@ def _png_body(stored: Native, mode: str) -> bytes:
     if not mode.endswith(";16") or mode == "I;16":
         return _saved(stored, mode, "PNG", {})
     import cv2
+    import imagecodecs
 
+    if mode == "LA;16":
+        return bytes(imagecodecs.png_encode(np.ascontiguousarray(stored)))
     order = [2, 1, 0, 3][: stored.shape[2]]
     done, content = cv2.imencode(".png", np.ascontiguousarray(stored[..., order]))
     if not done:

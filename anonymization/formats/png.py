@@ -15,8 +15,8 @@ _COLOUR = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"pHYs": 9, b"mDCV":
 """Chunks that say how pixels look, and how long they are."""
 
 _XMP = b"XML:com.adobe.xmp"
-_TEXT_MAX = 64
-"""Text chunks that are kept: more of them could hold a picture in pieces."""
+_TEXT_MAX_BYTES = 16384
+"""Bytes of text that are kept: more could hold a picture in pieces."""
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -42,6 +42,11 @@ def depth(data: bytes) -> int:
     return header[8] if len(header) == 13 else 8
 
 
+def is_gray_with_alpha(data: bytes) -> bool:
+    """Tell whether pixels are gray and alpha (colour type 4)."""
+    return next(chunks(data), (b"", b""))[1][9:10] == b"\x04"
+
+
 def read_metadata(data: bytes, policy: MetadataPolicy) -> tuple[Metadata, bytes, bytes]:
     """Read what is kept of a PNG.
 
@@ -60,9 +65,10 @@ def read_metadata(data: bytes, policy: MetadataPolicy) -> tuple[Metadata, bytes,
             found.setdefault(name, content)
         elif name == b"iTXt" and content.startswith(_XMP + b"\x00\x00"):
             found.setdefault(_XMP, content.split(b"\x00", 5)[-1])
-        elif name in (b"tEXt", b"iTXt", b"tIME") and texts < _TEXT_MAX and "comment" in policy:
-            texts += 1
-            repeated += chunk(name, content) if _is_plain(name, content) else b""
+        elif name in (b"tEXt", b"iTXt", b"tIME") and "comment" in policy:
+            texts += len(content)
+            plain = texts <= _TEXT_MAX_BYTES and _is_plain(name, content)
+            repeated += chunk(name, content) if plain else b""
     xmp = found.get(_XMP, b"")
     icc = _inflated(found.get(b"iCCP", b""))
     metadata = clean(policy, exif=found.get(b"eXIf", b""), xmp=xmp, icc=icc)

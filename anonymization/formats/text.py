@@ -5,14 +5,22 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import numpy as np
+
 MAX_BYTES = 4096
 """No text that is kept needs more; a thumbnail does."""
 
-_UNBROKEN = re.compile(r"[A-Za-z0-9+/=_-]{200,}")
-"""Base64 or hexadecimal code: no language has such words, not even without spaces."""
+_CODE = 200
+"""Characters of base64 or hexadecimal code from which on a text is no text: 100 to 150 bytes."""
 
-_WRAPPED = re.compile(r"[A-Za-z0-9+/=\s]{1024,}")
-"""The same, wrapped into lines: a thousand characters of text have punctuation."""
+_WORD = re.compile(r"[A-Za-z0-9+/=_-]{40,}")
+"""No language has many such words, not even without spaces."""
+
+_NO_CODE = re.compile(r"[^A-Za-z0-9+/]+")
+
+_LOWER_MIN = 0.5
+"""Least share of small letters among letters and digits of a text; base64 and hexadecimal code have
+0.4. What is all in capitals or mostly numbers goes with them."""
 
 PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"ftyp", b"/9j/", b"iVBORw0KGgo", b"UklGR")
 """JPEG, PNG, WebP and ISO media as bytes, then the first three in base64."""
@@ -37,15 +45,22 @@ def is_text(value: bytes, encoding: str = "", *, max_bytes: int = MAX_BYTES) -> 
         return False
     text = text.strip("\x00")
     readable = all(c in "\t\n\r" or unicodedata.category(c) not in _UNREADABLE for c in text)
-    return readable and not _UNBROKEN.search(text) and not _looks_wrapped(text)
+    return readable and not _looks_coded(text)
 
 
 _UNREADABLE = frozenset(("Cc", "Cn", "Co", "Cs"))
 """Controls, unassigned and private characters, halves of surrogates: noise is full of them."""
 
 
-def _looks_wrapped(text: str) -> bool:
-    return bool(_WRAPPED.search(re.sub(r"[ \t\r\n]{2,}", "\ufffd", text))) and " " not in text
+def _looks_coded(text: str) -> bool:
+    """Tell whether bytes are written as letters: in long words, or cut up by spaces and signs."""
+    if sum(len(word) for word in _WORD.findall(text)) >= _CODE:
+        return True
+    code = np.frombuffer(_NO_CODE.sub("", text).encode(), np.uint8)
+    if len(code) < _CODE:
+        return False
+    lower = np.concatenate([[0], np.cumsum((code >= ord("a")) & (code <= ord("z")))])
+    return bool((lower[_CODE:] - lower[:-_CODE] < _LOWER_MIN * _CODE).any())
 
 
 def _decoded(value: bytes, encoding: str) -> str | None:

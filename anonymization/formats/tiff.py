@@ -9,7 +9,7 @@ as no page may stay as it is. Pixels under tiles' edges beyond the picture are m
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,13 +40,14 @@ _PREDICTOR, _COLORMAP, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 317, 320
 _EXTRA, _FORMAT, _YCBCR_SAMPLING, _SUBFILE, _FILL_ORDER = 338, 339, 530, 254, 266
 _XMP, _IPTC, _ICC, _EXIF, _GPS, _DNG = 700, 33723, 34675, 34665, 34853, 50706
 _WHITE_IS_ZERO, _GRAY, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-_PLACES = (33550, 33922, 34264, 34735, 34736, 34737, 42113)
-"""GeoTIFF's scale, tie points, transformation, keys and parameters; GDAL's no-data value."""
+_KEYS = 34735
+_PLACES = {33550: 3, 33922: 6 * 16, 34264: 16, 34736: 32, _KEYS: 4 * 64, 34737: 0, 42113: 0}
+"""GeoTIFF's scale, tie points, transformation, parameters, keys and their text; GDAL's no-data
+value. Each with how many numbers it has at most: more could be a picture."""
 
 _REDUCED, _MASK = 1, 4
 _PAGES_MAX = 64
 _SEGMENTS_MAX = 2**21
-_NUMBERS_MAX_BYTES = 8192
 _PIXEL_MAX_BYTES = 8
 """RGBA of 16 bits; the limit on pixels stands for this many bytes of each."""
 
@@ -258,20 +259,32 @@ def _kept(page: Directory, policy: MetadataPolicy, layout: Layout) -> Directory:
     """Return the fields that belong to the pixels, and those of places where they are kept."""
     kept = {tag: page[tag] for tag in (_EXTRA,) if tag in page and len(page[tag][2]) <= 8}
     if "gps" in policy:
-        kept |= {tag: page[tag] for tag in _PLACES if tag in page and _is_place(page[tag], layout)}
+        places = {tag: page[tag] for tag in _PLACES if tag in page}
+        kept |= {tag: entry for tag, entry in places.items() if _is_place(tag, entry, layout)}
     return kept
 
 
-def _is_place(entry: Entry, layout: Layout) -> bool:
-    """Tell whether a value is text, or numbers such as coordinates are."""
+def _is_place(tag: int, entry: Entry, layout: Layout) -> bool:
+    """Tell whether a value is text, keys in order, or as few numbers as coordinates are."""
     if entry[0] == 2:
         return is_text(entry[2])
-    if len(entry[2]) > _NUMBERS_MAX_BYTES:
+    if entry[1] > _PLACES[tag]:
         return False
-    if entry[0] == SHORT:
-        return len(entry[2]) <= 1024
-    values = [abs(number) for number in layout.numbers(entry)]
-    return entry[0] == 12 and all(v == 0 or 1e-15 < v < 1e12 for v in values)
+    values = list(layout.numbers(entry))
+    if tag == _KEYS:
+        return entry[0] == SHORT and _are_keys(values)
+    return entry[0] == 12 and all(v == 0 or 1e-15 < abs(v) < 1e12 for v in values)
+
+
+def _are_keys(values: Sequence[float]) -> bool:
+    """Tell whether numbers are a GeoKeyDirectory (OGC 19-008): a head, then keys that rise."""
+    rows = [tuple(values[at : at + 4]) for at in range(0, len(values), 4)]
+    if len(values) % 4 or not rows or rows[0][:2] != (1, 1) or rows[0][3] != len(rows) - 1:
+        return False
+    names = [row[0] for row in rows[1:]]
+    return names == sorted(set(names)) and all(
+        (place == 0 and count == 1) or place in (34736, 34737) for _, place, count, _ in rows[1:]
+    )
 
 
 def write(

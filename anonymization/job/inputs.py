@@ -47,6 +47,11 @@ class Task:
     member: str | None = None
 
     @property
+    def file(self) -> Path | None:
+        """The file that is read, of an archive the whole; None for standard input."""
+        return None if str(self.source) == STREAM else self.source
+
+    @property
     def shown(self) -> str:
         """What to call it in reports and errors."""
         if str(self.source) == STREAM:

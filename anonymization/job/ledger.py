@@ -58,12 +58,15 @@ class Ledger:
         """Read what is recorded; lines that a kill cut off count as not recorded.
 
         Raises:
-            LedgerError: If the file is there and cannot be read.
+            LedgerError: If the file is there and cannot be read, or is a link: what it leads to
+                would be written to.
         """
         self.path = output / NAME
         self._output = output
         self._lock = threading.Lock()
         self._records: dict[str, Record] = {}
+        if self.path.is_symlink():
+            raise LedgerError(f"ledger {self.path} is a link; take it away")
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -99,12 +102,16 @@ class Ledger:
             self._records[record.name] = record
             try:
                 # A line that a kill cut off must not swallow the next one.
-                with self.path.open("ab+") as file:
+                with open(self.path, "ab+", opener=_open_itself) as file:
                     if file.tell() and _last_byte(file.fileno(), file.tell()) != b"\n":
                         line = "\n" + line
                     file.write(line.encode())
             except OSError as error:
                 raise LedgerError(f"ledger {self.path} cannot be written: {error}") from error
+
+
+def _open_itself(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _last_byte(handle: int, size: int) -> bytes:

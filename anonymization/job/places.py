@@ -81,4 +81,4 @@ def _beside(job: Job, plan: Plan) -> Iterator[tuple[str, Path]]:
                 "--write-detections would overwrite --detections; choose another folder"
             )
         for task in plan.tasks:
-            yield option, base / (task.name + suffix)
+            yield option, resolved(base / (task.name + suffix))

@@ -130,7 +130,7 @@ class Processor:
         start, options = time.monotonic(), self._options
         self._go_on()
         replace = options.overwrite or options.resume
-        check_output(task.source if task.member is None else None, task.target, overwrite=replace)
+        check_output(task.file, task.target, overwrite=replace)
         if isinstance(data, BlurloopError):
             raise data
         content, changed_ns = (data, 0) if data is not None else read_source(task.source)
@@ -245,7 +245,7 @@ class Processor:
     def _quarantine(self, task: Task, made: _Made, start: float, *, replace: bool) -> Processed:
         """Write to quarantine; an older result at the output path is taken away where told to."""
         target = self._options.quarantine / task.name
-        check_output(None, target, overwrite=replace)
+        check_output(task.file, target, overwrite=replace)
         write_output(target, made.content, overwrite=replace)
         if replace:
             task.target.unlink(missing_ok=True)
@@ -313,6 +313,7 @@ class Processor:
         replace = self._options.overwrite or self._options.resume
         targets = self._extras(task)
         for kind, target in targets.items():
+            check_output(task.file, target, overwrite=replace)
             write_output(target, self._extra(kind, task, made), overwrite=replace)
         return [shown(target) for target in targets.values()]
 

@@ -190,6 +190,7 @@ def _work(job: Job, bundle: Bundle | None, anonymizer: Anonymizer) -> dict[str, 
     card = None if anonymizer.detector is None else anonymizer.detector.card.to_dict()
     return {
         "version": importlib.metadata.version("blurloop"),
+        "code": _code_digest(),
         "bundle": None if bundle is None else bundle.digest,
         "card": card,
         "taxonomy": anonymizer.taxonomy.to_dict(),
@@ -199,6 +200,15 @@ def _work(job: Job, bundle: Bundle | None, anonymizer: Anonymizer) -> dict[str, 
         "regions": anonymizer.regions.to_dict(),
         "options": _options(job),
     }
+
+
+def _code_digest() -> str:
+    """Return the digest of the code that anonymizes: a version may hold several states of it."""
+    from anonymization.files import sha256_of_file, sha256_of_json
+
+    package = Path(__file__).parents[1]
+    files = sorted(package.rglob("*.py"))
+    return sha256_of_json({str(f.relative_to(package)): sha256_of_file(f) for f in files})
 
 
 def _options(job: Job) -> dict[str, Any]:

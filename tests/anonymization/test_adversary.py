@@ -98,6 +98,47 @@ def test_what_a_run_puts_beside_pictures_never_replaces_an_input(tmp_path: Path,
     np.testing.assert_array_equal(after, before)
 
 
+@pytest.mark.parametrize("what", ["quarantine", "extras"])
+def test_a_link_below_a_folder_of_results_never_leads_to_an_input(
+    tmp_path: Path, run: Run, what: str
+) -> None:
+    picture(tmp_path / "in/sub/a.jpg")
+    picture(tmp_path / "in/a.jpg.jpg")
+    before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.jpg")}
+    place = tmp_path / ("held/sub" if what == "quarantine" else "beside/overlay/sub")
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / ("in/sub" if what == "quarantine" else "in"))
+    given: dict[str, tuple[str, ...]] = {
+        "quarantine": (*AUDIT, *VISIBLE, "--quarantine", "held"),
+        "extras": ("--extras", "beside", "--extra", "overlay"),
+    }
+    assert run("in", "-o", "out", *given[what], "--overwrite") == 2
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_ledger_that_is_a_link_is_not_written_to(tmp_path: Path, run: Run) -> None:
+    picture(tmp_path / "in/a.png")
+    before = (tmp_path / "in/a.png").read_bytes()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / LEDGER).symlink_to(tmp_path / "in/a.png")
+    assert run("in", "-o", "out") == 2
+    assert (tmp_path / "in/a.png").read_bytes() == before
+    assert not (tmp_path / "out/a.png").exists()
+
+
+def test_what_other_code_made_is_not_taken_for_done(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(tmp_path / "in/a.png")
+    assert run("in", "-o", "out", "--resume") == 0
+    first = (tmp_path / "out" / LEDGER).read_text()
+    assert run("in", "-o", "out", "--resume") == 0
+    assert (tmp_path / "out" / LEDGER).read_text() == first
+    monkeypatch.setattr("anonymization.job.run._code_digest", lambda: "of other code")
+    assert run("in", "-o", "out", "--resume") == 0
+    assert len((tmp_path / "out" / LEDGER).read_text().splitlines()) == 2
+
+
 def test_an_overlay_on_the_source_never_replaces_a_result(tmp_path: Path, run: Run) -> None:
     picture(tmp_path / "in/a.jpg")
     picture(tmp_path / "in/overlay/a.jpg.jpg")

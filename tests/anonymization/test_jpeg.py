@@ -11,8 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from anonymization.detection.finds import Detections
 from anonymization.formats import jpeg, turbojpeg
 from anonymization.formats.picture import PictureError, decode, encode, read_picture
+from anonymization.formats.pixels import as_stored, as_stored_places, upright
+from anonymization.obscuring.obscure import obscure
+from anonymization.obscuring.shapes import Region, hidden_parts
+from anonymization.taxonomy import ClassSpec, Taxonomy
 
 WIDTH, HEIGHT = 151, 117
 """Odd on purpose: the last units stick out of the picture."""
@@ -71,6 +76,22 @@ SOURCES = {
 def source(request: pytest.FixtureRequest) -> bytes:
     mode, sampling, progressive = SOURCES[request.param]
     return written(street(mode), subsampling=sampling, progressive=progressive)
+
+
+def with_orientation(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def exif_segment(orientation: int) -> bytes:
+    return jpeg.segment(jpeg.APP1, with_orientation(orientation).tobytes())
+
+
+def grown_to_units(hidden: NDArray[Any]) -> NDArray[np.bool_]:
+    """The units of 8 x 8 pixels that hold a hidden one."""
+    units = hidden.reshape(hidden.shape[0] // 8, 8, -1, 8).any(axis=(1, 3))
+    return np.asarray(units.repeat(8, axis=0).repeat(8, axis=1))
 
 
 def unit_of(block: tuple[int, int], column: int, frame: jpeg.Frame) -> tuple[int, int]:
@@ -336,3 +357,46 @@ def test_a_single_changed_byte_touches_its_unit_alone(width: int, turned: bool) 
         touched = jpeg.touched_units(*pair, (16, 16))
         assert touched.sum() == 1
         assert touched[at]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("method", ["solid", "blur"])
+def test_what_is_darker_than_black_does_not_stay_behind_black(
+    orientation: int, method: str
+) -> None:
+    scene = street("L", size=(96, 64))
+    source = written(scene, exif=with_orientation(orientation))
+    light = int(8 * 300 / jpeg.read_frame(source).components[0].table[0])
+
+    def moved(data: bytes, by: int) -> bytes:
+        def visit(component: int, row: int, values: NDArray[np.int16]) -> None:
+            values[:, 0] = np.clip(values[:, 0] + by, -1023, 1023)
+
+        return turbojpeg.rewrite(data, visit, progressive=False, arithmetic=False, optimize=True)
+
+    dark = jpeg.with_segments(moved(source, -light), exif_segment(orientation))
+    picture = decode(dark)
+    assert picture.native.max() == 0
+    spec = ClassSpec("box", "box", method=method, margin=0.0)
+    box = [8, 16, 56, 48]
+    finds = Detections.from_boxes([box], class_ids=[0])
+    regions: list[Region] = []
+    done = obscure(picture.native, finds, Taxonomy({"thing": spec}), seed=1, regions=regions)
+    assert regions
+    content = encode(picture, done, hidden=hidden_parts(regions))
+    seen, before = (decode(moved(data, light)).native.astype(int) for data in (content, dark))
+    hidden = as_stored(np.zeros_like(picture.native), orientation).copy()
+    upright(hidden, orientation)[box[1] : box[3], box[0] : box[2]] = 1
+    assert np.unique(seen[hidden == 1]).size <= 2
+    assert np.unique(before[hidden == 1]).size > 50
+    far = ~np.asarray(grown_to_units(hidden))
+    np.testing.assert_array_equal(seen[far], before[far])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_place_in_an_upright_picture_is_found_where_it_is_stored(orientation: int) -> None:
+    stored = np.arange(35).reshape(5, 7)
+    turned = upright(stored, orientation)
+    places = np.argwhere(turned >= 0)
+    found = as_stored_places(places, turned.shape, orientation)
+    np.testing.assert_array_equal(stored[tuple(found.T)], turned[tuple(places.T)])

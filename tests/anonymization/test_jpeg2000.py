@@ -1,6 +1,7 @@
 """JPEG 2000 comes out in the same depth, without loss where it came without."""
 
 import io
+import struct
 from typing import Any
 
 import imagecodecs
@@ -87,3 +88,13 @@ def test_a_header_that_claims_more_than_there_is_is_refused() -> None:
     data[at + 6 : at + 10] = (2**31).to_bytes(4, "big")
     with pytest.raises(PictureError, match="at most"):
         decode(bytes(data))
+
+
+def test_channels_in_another_order_than_their_colours_are_refused() -> None:
+    source = encode(decode(written(scene(4, np.uint8))), scene(4, np.uint8))
+    at = source.index(b"cdef") + 4
+    rows = [(0, 1, 0), (1, 0, 1), (2, 0, 2), (3, 0, 3)]  # alpha first
+    moved = struct.pack(">H", 4) + b"".join(struct.pack(">HHH", *row) for row in rows)
+    assert struct.unpack_from(">H", source, at) == (4,)
+    with pytest.raises(PictureError, match="not in the order of their colours"):
+        decode(source[:at] + moved + source[at + len(moved) :])

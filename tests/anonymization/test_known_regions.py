@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from anonymization.detection.finds import Detections
+from anonymization.drawing import drawn_outline
 from anonymization.known_regions import (
     KnownFinds,
     KnownRegions,
@@ -179,3 +180,31 @@ def test_one_file_is_for_one_picture(tmp_path: Path) -> None:
     path.write_text(json.dumps(document()))
     with pytest.raises(KnownRegionsError, match=r"of picture 'a.jpg', not of 'b.jpg'"):
         KnownRegions(path).of("b.jpg", DEFAULT_TAXONOMY, width=WIDTH, height=HEIGHT)
+
+
+def test_what_a_ring_goes_around_is_hidden_however_it_crosses_itself() -> None:
+    turn = np.arange(5) * 4 * np.pi / 5
+    star = np.stack([30 + 25 * np.sin(turn), 30 - 25 * np.cos(turn)], axis=1).tolist()
+    square = [[5.0, 5.0], [30.0, 5.0], [30.0, 30.0], [5.0, 30.0]]
+    for ring, seen in ((star, (30, 30)), (square * 2, (15, 15)), (star[::-1], (30, 30))):
+        outline = drawn_outline({"polygons": [ring]}, 60, 60)
+        assert outline is not None
+        assert outline.on(0, 0, 60, 60)[seen]
+
+
+def test_every_pixel_whose_centre_lies_in_a_ring_is_hidden_at_the_pictures_edge_too() -> None:
+    random = np.random.default_rng(3)
+    y, x = np.mgrid[:40, :50] + 0.5
+    for reach in (5, 60, 5000):
+        for _ in range(60):
+            corners = random.uniform(-reach, 50 + reach, (3, 2))
+            (ax, ay), (bx, by), (cx, cy) = corners
+            sides = [
+                (qx - px) * (y - py) - (x - px) * (qy - py)
+                for px, py, qx, qy in ((ax, ay, bx, by), (bx, by, cx, cy), (cx, cy, ax, ay))
+            ]
+            inside = (np.min(sides, axis=0) > 0) | (np.max(sides, axis=0) < 0)
+            if inside.any():
+                outline = drawn_outline({"polygons": [corners.tolist()]}, 50, 40)
+                assert outline is not None
+                assert not (inside & ~outline.on(0, 0, 50, 40)).any()

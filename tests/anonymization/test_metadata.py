@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from anonymization.formats import png
 from anonymization.formats.directories import LONG, SHORT, Layout
@@ -558,6 +558,12 @@ def test_cleaned_xmp_is_stable() -> None:
     assert clean_xmp(once) == once
 
 
+def in_lines(title: str, code: bytes) -> bytes:
+    """Code in lines of 76 letters below a title, at most as long as a text may be."""
+    lines = [code[at : at + 76] for at in range(0, min(len(code), 3800), 76)]
+    return b"\n".join([title.encode(), *lines])
+
+
 @pytest.mark.parametrize(
     ("value", "expected", "reason"),
     [
@@ -570,6 +576,16 @@ def test_cleaned_xmp_is_stable() -> None:
         (PAYLOADS["base64"], False, "base64"),
         (PAYLOADS["hexadecimal"], False, "hexadecimal"),
         (b"x" * 5000, False, "too long"),
+        (in_lines("a preview", PAYLOADS["base64"][8:]), False, "base64 in lines, from its middle"),
+        (in_lines("a preview", PAYLOADS["hexadecimal"]), False, "hexadecimal in lines"),
+        (RAW[:400].hex(" ").encode(), False, "hexadecimal, a space after each byte"),
+        (RAW[:400].hex(":").encode(), False, "hexadecimal, a colon after each byte"),
+        (base64.b85encode(RAW[:400]), False, "base85"),
+        (
+            b"Shot from a tripod at 35 mm and f/8, facing the old bridge, 2024-05-12. " * 9,
+            True,
+            "a note",
+        ),
     ],
 )
 def test_text_is_told_from_pictures(value: bytes, expected: bool, reason: str) -> None:
@@ -590,3 +606,31 @@ def test_iptc_keeps_text_and_finds_its_resource() -> None:
     assert clean_iptc(CAPTION + iptc_set(202, AS_JPEG)) == CAPTION
     assert b"Graz" not in clean_iptc(CAPTION, position=False)
     assert clean_iptc(RAW) == b""
+
+
+def test_texts_of_a_png_are_kept_up_to_a_bound() -> None:
+    buffer = io.BytesIO()
+    notes = PngImagePlugin.PngInfo()
+    for number in range(40):
+        notes.add_text("Comment", f"note {number}: " + "words of a description, " * 40)
+    Image.new("RGB", (16, 16)).save(buffer, "PNG", pnginfo=notes)
+    content = encode(decode(buffer.getvalue()), decode(buffer.getvalue()).native)
+    assert b"note 0:" in content
+    assert content.count(b"tEXt") == 16  # 974 bytes each, of 16,384
+
+
+def test_a_place_in_xmp_goes_with_the_position() -> None:
+    properties = b"<dc:coverage>Berlin</dc:coverage><e:WorldRegion>Europe</e:WorldRegion>"
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+        b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+        b'xmlns:dc="http://purl.org/dc/elements/1.1/" '
+        b'xmlns:e="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"><dc:source>archive</dc:source>'
+        + properties
+        + b"</rdf:Description></rdf:RDF></x:xmpmeta>"
+    )
+    assert b"Berlin" in clean_xmp(xmp)
+    without = clean_xmp(xmp, position=False)
+    assert b"archive" in without
+    assert b"Berlin" not in without
+    assert b"Europe" not in without

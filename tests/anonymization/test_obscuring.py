@@ -380,3 +380,21 @@ def test_threads_and_children_draw_noise_of_their_own() -> None:
     theirs = os.read(read, 32)
     seen.append(drawn())
     assert len({theirs, *(hashlib.sha256(one).digest() for one in seen)}) == 4
+
+
+def test_cells_are_as_large_as_the_larger_of_two_merged_boxes_asks() -> None:
+    finds = replace(one([60, 60, 72, 72]), merged_xyxy=np.array([[0, 0, 130, 130]], np.float32))
+    spec = ClassSpec("box", "box", method="pixelate", margin=0.0, strength=1.0)
+    done = obscure(noise(130, 130), finds, taxonomy(spec), seed=1)
+    assert len(np.unique(done.reshape(-1, 3), axis=0)) == 1
+
+
+def test_float_pixels_of_one_channel_fade_as_others_do() -> None:
+    gray = noise(40, 40)[..., :1].astype(np.float32) / 255
+    gray[12, 12] = np.nan
+    spec = ClassSpec("box", "box", margin=0.0, feather=0.4)
+    done = obscure(gray, one([10, 10, 20, 20]), taxonomy(spec), seed=1)
+    flat = obscure(gray[..., 0], one([10, 10, 20, 20]), taxonomy(spec), seed=1)
+    assert done.shape == gray.shape
+    np.testing.assert_array_equal(done[..., 0], flat)
+    assert np.isfinite(done[10:20, 10:20]).all()

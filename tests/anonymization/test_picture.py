@@ -105,6 +105,17 @@ def test_sixteen_bit_colour_keeps_its_depth() -> None:
     np.testing.assert_array_equal(again, deep)
 
 
+def test_sixteen_bit_gray_with_alpha_stays_two_channels() -> None:
+    import imagecodecs
+
+    deep = np.random.default_rng(0).integers(0, 65536, (8, 9, 2), dtype=np.uint16)
+    picture = decode(imagecodecs.png_encode(deep))
+    np.testing.assert_array_equal(picture.native, deep)
+    np.testing.assert_array_equal(picture.pixels, np.repeat(deep[..., :1] >> 8, 3, axis=2))
+    again = imagecodecs.png_decode(encode(picture, picture.native))
+    np.testing.assert_array_equal(again, deep)
+
+
 @pytest.mark.parametrize("mode", ["P", "1"])
 def test_palettes_are_widened(mode: str) -> None:
     picture = decode(written(gradient(mode), "PNG"))
