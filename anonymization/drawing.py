@@ -88,14 +88,14 @@ def _fill(ring: NDArray[np.float64], left: int, right: int, height: int) -> Outl
     x1, y1 = (int(v) for v in np.clip(high, (left, 0), (right, height)))
     if x1 <= x0 or y1 <= y0:
         return None
-    canvas = _wound(ring - (x0, y0), y1 - y0, x1 - x0).view(np.uint8)
+    canvas = goes_around(ring - (x0, y0), y1 - y0, x1 - x0).view(np.uint8)
     # Its edge. OpenCV's whole numbers are pixel centres; 4 bits hold the fraction.
     points = np.rint((ring - (x0, y0) - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(canvas, [points], 1, shift=4)
     return Outline(x0, y0, canvas.view(np.bool_)) if canvas.any() else None
 
 
-def _wound(ring: NDArray[np.float64], height: int, width: int) -> Bools:
+def goes_around(ring: NDArray[np.float64], height: int, width: int) -> Bools:
     """Return the pixels around whose centre a ring goes; bool (height, width)."""
     turns = np.zeros((height, width + 1), np.int32)
     centres = np.arange(height) + 0.5

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.detection.finds import Detections
+from anonymization.drawing import goes_around
 from anonymization.files import sha256_of_file, sha256_of_json
 from anonymization.obscuring.obscure import NO_OUTLINES, class_spec
 from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline, Region, region
@@ -117,7 +118,11 @@ class Area:
         if self.mask is None:
             scale = (width, height) if self.units == "fraction" else (1, 1)
             corners = np.array(self.polygon) * scale
+            # Of a polygon that crosses itself, all that protects: what it goes around is of
+            # interest, and what it goes around twice is not ignored.
             canvas = np.zeros((height, width), np.uint8)
+            if self.kind == INTEREST:
+                canvas = goes_around(corners, height, width).view(np.uint8)
             cv2.fillPoly(canvas, [np.rint((corners - 0.5) * 16).astype(np.int32)], 1, shift=4)
             return canvas.astype(bool)
         rows, columns = self.mask.shape

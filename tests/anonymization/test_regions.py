@@ -109,3 +109,13 @@ def test_a_region_about_an_unknown_class_is_refused() -> None:
     regions = Regions([Area("a", "ignore", classes=("dog",), polygon=LEFT_HALF)])
     with pytest.raises(RegionError, match="class 'dog'; known classes"):
         regions.check(DEFAULT_TAXONOMY)
+
+
+def test_the_middle_of_a_star_is_of_interest_and_not_ignored() -> None:
+    turn = np.arange(5) * 4 * np.pi / 5
+    star = tuple(map(tuple, np.stack([30 + 25 * np.sin(turn), 30 - 25 * np.cos(turn)], 1).tolist()))
+    kinds = {kind: Area("a", kind, polygon=star, units="pixel") for kind in ("interest", "ignore")}
+    drawn = {kind: area.drawn(60, 60) for kind, area in kinds.items()}
+    assert drawn["interest"][30, 30]
+    assert not drawn["ignore"][30, 30]
+    assert not (drawn["ignore"] & ~drawn["interest"]).any()
