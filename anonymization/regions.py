@@ -122,7 +122,7 @@ class Area:
             # interest, and what it goes around twice is not ignored.
             canvas = np.zeros((height, width), np.uint8)
             if self.kind == INTEREST:
-                canvas = goes_around(corners, height, width).view(np.uint8)
+                canvas[goes_around(corners, height, width)] = 1
             cv2.fillPoly(canvas, [np.rint((corners - 0.5) * 16).astype(np.int32)], 1, shift=4)
             return canvas.astype(bool)
         rows, columns = self.mask.shape
