@@ -47,9 +47,8 @@ def wrapped_copies(
     period = width if turn is None else turn
     x0 = np.fmin(detections.boxes_xyxy[:, 0], detections.merged_xyxy[:, 0])
     x1 = np.fmax(detections.boxes_xyxy[:, 2], detections.merged_xyxy[:, 2])
-    everywhere = (x0 <= 0) & (x1 >= width)
-    left = detections.select(~everywhere & (x1 > period))
-    right = detections.select(~everywhere & (x0 + period < width))
+    left = detections.select(x1 > period)
+    right = detections.select(x0 + period < width)
     return Detections.concatenate([detections, shifted(left, -period), shifted(right, period)])
 
 

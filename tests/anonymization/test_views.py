@@ -472,8 +472,18 @@ def test_finds_without_a_seam_have_no_copies() -> None:
     across = Detections.from_boxes([[990, 0, 1010, 10], [-5, 0, 5, 10]], class_ids=[0, 0])
     starts = wrapped_copies(across, 1000).boxes_xyxy[:, 0]
     assert starts.tolist() == [990, -5, -10, 995]
-    everywhere = Detections.from_boxes([[-9, 0, 1009, 10]], class_ids=[0])
-    assert len(wrapped_copies(everywhere, 1000)) == 1
+    all_around = Detections.from_boxes([[0, 0, 1000, 10]], class_ids=[0])
+    assert len(wrapped_copies(all_around, 1000)) == 1
+
+
+def test_an_ellipse_wider_than_the_turn_is_hidden_at_both_of_its_ends() -> None:
+    wide = Detections.from_boxes([[-63, 20, 652, 60]], class_ids=[0])
+    spec = ClassSpec("ellipse", "ellipse", margin=0.0)
+    hidden = obscured_mask(wrapped_copies(wide, 640), Taxonomy({"face": spec}), 80, 640)
+    y, x = np.mgrid[:80, :640] + 0.5
+    for turn in (-640, 0, 640):
+        inside = ((x + turn - 294.5) / 357.5) ** 2 + ((y - 40) / 20) ** 2 <= 1
+        assert not (inside & ~hidden).any()
 
 
 class Posed(Painted):
