@@ -54,6 +54,7 @@ from anonymization.job.inputs import make_plan
 from anonymization.job.processing import Processor
 from anonymization.job.results import Options
 from anonymization.memory import keep_freed_memory
+from anonymization.obscuring.shapes import Region, hidden_parts
 from anonymization.panorama.gpano import choose_projection
 from anonymization.pipeline import Budget, Cores, cores, pixel_budget, work_off
 from benchmarks.encoding import QUALITY, picture_bytes
@@ -341,7 +342,9 @@ def rewritten(anonymizer: Anonymizer, content: bytes, finds: Detections) -> None
     picture = decode(content)
     width, height = picture.width, picture.height
     decided = anonymizer.decide(finds, name="", width=width, height=height)
-    encode(picture, anonymizer.obscure(picture.native, decided.hidden))
+    regions: list[Region] = []
+    hidden = anonymizer.hide(picture.native, decided, regions=regions)
+    encode(picture, hidden, hidden=hidden_parts(regions))
 
 
 def peak_gb(card: Card, content: bytes, finds: Detections) -> float:

@@ -25,6 +25,7 @@ from PIL import Image
 from anonymization.detection.finds import Detections
 from anonymization.formats.picture import decode, encode
 from anonymization.obscuring.obscure import obscure
+from anonymization.obscuring.shapes import Region, hidden_parts
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 REPEATS = 7
@@ -95,8 +96,15 @@ def main() -> None:
     for _ in range(REPEATS):
         timed(times["floor"], floor, data)
         picture = timed(times["read"], decode, data)
-        hidden = timed(times["obscure"], obscure, picture.native, finds, TAXONOMY)
-        written = timed(times["encode"], encode, picture, hidden)
+        regions: list[Region] = []
+        hidden = timed(
+            times["obscure"],
+            lambda p=picture, r=regions: obscure(p.native, finds, TAXONOMY, regions=r),
+        )
+        written = timed(
+            times["encode"],
+            lambda p=picture, h=hidden, r=regions: encode(p, h, hidden=hidden_parts(r)),
+        )
         del picture, hidden
     least = {name: min(taken) for name, taken in times.items()}
     print(
