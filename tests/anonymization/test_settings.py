@@ -100,5 +100,5 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> Non
 
 def test_a_strength_below_the_floor_is_said_not_to_be_used() -> None:
     (line,) = Settings.of(["face.strength=0.05"]).warnings(DEFAULT_TAXONOMY)
-    assert "0.6 is used" in line
+    assert "0.7 is used" in line
     assert Settings.of(["face.strength=0.7"]).warnings(DEFAULT_TAXONOMY) == []
