@@ -145,10 +145,14 @@ def test_pictures_grow_from_the_first_epoch_to_the_last(pictures: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
-    pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    config = small_config()
+    config = small_config(
+        loading=LoadingConfig(batch_size=2, workers=workers, cache_mb=50),
+        augmentation=AugmentationConfig(scale_first=0.5),
+    )
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     whole, course = fit(config, pictures(config), tmp_path / "whole")

@@ -372,6 +372,19 @@ class Pictures(pl.LightningDataModule):
         self.loading = config.loading
         self.measures = config.recall.every_epochs > 0 and bool(measured)
         self.seed = seed
+        self.first_epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many epochs have been shown, for the checkpoint at the end of one."""
+        return {"epochs": 0 if self.trainer is None else self.trainer.current_epoch + 1}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind the epochs of a checkpoint.
+
+        Lightning tells a resumed epoch's sampler its number when the workers have begun with the
+        first (`FitLoop.setup_data` makes the iterator, `on_advance_start` names the epoch).
+        """
+        self.first_epoch = int(state_dict["epochs"])
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning names it
         """Decode pictures before worker processes start, so that they share the memory."""
@@ -392,6 +405,7 @@ class Pictures(pl.LightningDataModule):
             batch_size=self.loading.batch_size,
             canvas=self.train_set.canvas,
         )
+        sampler.set_epoch(self.first_epoch)
         return DataLoader(
             self.train_set,
             batch_size=self.loading.batch_size,
