@@ -46,8 +46,9 @@ class BackboneConfig:
         pretrained: Start from ImageNet weights. Those of `tf_efficientnet_lite0` to `lite2` come
             from installed packages; the others are downloaded by torchvision and timm. A backbone
             of detectron2 starts from `weights`.
-        norm: `frozen` keeps batch statistics and scales as pretrained (right for the few pictures
-            a batch holds here), `trained` learns them.
+        norm: `frozen` keeps batch statistics as pretrained (right for the few pictures a batch
+            holds here), `trained` learns them. Scales and shifts are trained with both, behind
+            `frozen_stride`.
         strides: Strides of the levels that enter the pyramid; one more is pooled on top.
         channels: Channels of each level of the pyramid.
         frozen_stride: Layers whose maps have this stride or a smaller one keep their pretrained

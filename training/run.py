@@ -27,7 +27,7 @@ from conf import alone, is_follower
 from data.coco import Dataset
 from data.layout import PICTURES, PREPARED, TRAINED, WORK
 from data.tracking import StageRun, TrackingConfig, repository, stage_run
-from training.callbacks import AveragedWeights, BestWeights, Course, LastCheckpoint
+from training.callbacks import AveragedWeights, BestWeights, Course, LastCheckpoint, MeasureLast
 from training.config import NetworkConfig
 from training.errors import NetworkConfigError, TrainingDataError
 from training.module import TrainingModule
@@ -266,7 +266,8 @@ def fit(
     averaged = config.optimizer.ema_decay > 0
     average = AveragedWeights(config.optimizer.ema_decay) if averaged else None
     best = BestWeights(config.recall.patience, average) if config.recall.patience else None
-    optional: list[pl.Callback | None] = [average, best, course, LastCheckpoint(checkpoint)]
+    last = LastCheckpoint(checkpoint)
+    optional: list[pl.Callback | None] = [MeasureLast(), average, best, course, last]
     callbacks = [callback for callback in optional if callback is not None]
     trainer = make_trainer(config, callbacks, work=work)
     resumed = checkpoint if checkpoint.is_file() else None

@@ -380,3 +380,12 @@ def test_a_network_step_of_the_module_is_the_networks_own_loss(pictures: Any) ->
     assert set(losses) == {"rpn_class", "rpn_box", "box_class", "box", "mask"}
     assert batch["images"].shape[2] % 32 == 0
     assert batch["images"].shape[3] % 32 == 0
+
+
+@pytest.mark.slow
+def test_the_last_epoch_is_measured_whatever_their_number(pictures: Any, tmp_path: Path) -> None:
+    config = small_config(epochs=3, recall=RecallConfig(every_epochs=2, pictures=0, score_min=0.3))
+
+    _, course = fit(config, pictures(config), tmp_path)
+
+    assert [bool(row["recall"]) for row in course.rows] == [False, True, True]

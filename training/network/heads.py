@@ -18,7 +18,8 @@ from torchvision.models.detection._utils import BalancedPositiveNegativeSampler,
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import keypointrcnn_loss, project_masks_on_boxes
+from torchvision.models.detection.roi_heads import keypointrcnn_loss
+from torchvision.ops import roi_align
 
 from anonymization.taxonomy import KEYPOINT_NAMES
 from training.config import KEYPOINT, MASK, HeadConfig
@@ -187,7 +188,10 @@ class PartialLabelHeads(nn.Module):
         for proposal, found, target in zip(proposals, matches, targets, strict=True):
             usable = found.positive.clone()
             usable[found.positive] = target[f"has_{kind}"][found.objects[found.positive]]
-            index = torch.where(usable)[0][: self.config.map_samples]
+            # By chance: proposals come with the surest first, and would leave the hard ones out.
+            index = torch.where(usable)[0]
+            index = index[torch.randperm(len(index), device=index.device)]
+            index = index[: self.config.map_samples]
             boxes.append(proposal[index])
             objects.append(found.objects[index])
         logits = self._maps(name, self.map_pool(features, boxes))
@@ -275,12 +279,18 @@ class PartialLabelHeads(nn.Module):
 def _true_maps(
     logits: Tensor, boxes: list[Tensor], objects: list[Tensor], targets: list[dict[str, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """Return the logits of each proposal's own class and its true mask, both (P, 28, 28)."""
+    """Return the logits of each proposal's own class and its true mask, both (P, 28, 28).
+
+    Cells share out the box as `anonymization.obscuring.masks.paste_mask` does, pixel centres lying
+    at halves. torchvision's `project_masks_on_boxes` has them at whole numbers, half a pixel off.
+    """
     side = logits.shape[-1]
     true, labels = [], []
     for box, index, target in zip(boxes, objects, targets, strict=True):
         used, local = index.unique(return_inverse=True)
-        true.append(project_masks_on_boxes(target["masks"][used], box, local, side))
+        places = torch.cat([local[:, None].to(box), box], dim=1)
+        masks = target["masks"][used][:, None].to(box)
+        true.append(roi_align(masks, places, (side, side), 1.0, aligned=True)[:, 0])
         labels.append(target["labels"][index])
     own = logits[torch.arange(len(logits), device=logits.device), torch.cat(labels)]
     return own, torch.cat(true)

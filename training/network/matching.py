@@ -61,7 +61,7 @@ def match(boxes: Tensor, target: dict[str, Tensor], matcher: Matcher) -> Match:
     labels[:, labelled] = NEGATIVE
     objects = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     positive = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    _spare_ignored(labels, boxes, target)
+    _spare_ignored(labels, boxes, target, matcher.low_threshold)
     if len(target["boxes"]):
         iou = box_iou(target["boxes"], boxes)
         for name in target["labels"].unique():
@@ -75,12 +75,17 @@ def match(boxes: Tensor, target: dict[str, Tensor], matcher: Matcher) -> Match:
     return Match(labels, objects, positive)
 
 
-def _spare_ignored(labels: Tensor, boxes: Tensor, target: dict[str, Tensor]) -> None:
+def _spare_ignored(
+    labels: Tensor, boxes: Tensor, target: dict[str, Tensor], low_threshold: float
+) -> None:
+    """Take boxes out that lie in an ignored object, or about on one as on one that counts."""
     area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp(min=1e-6)
     for region, name in zip(target["ignored_boxes"], target["ignored_labels"], strict=True):
         sides = torch.minimum(boxes[:, 2:], region[2:]) - torch.maximum(boxes[:, :2], region[:2])
-        inside = sides.clamp(min=0).prod(1) / area
-        labels[inside >= IGNORED_SHARE, name] = UNKNOWN
+        shared = sides.clamp(min=0).prod(1)
+        iou = shared / (area + (region[2:] - region[:2]).prod() - shared)
+        spared = (shared / area >= IGNORED_SHARE) | (iou >= low_threshold)
+        labels[spared, name] = UNKNOWN
 
 
 def masked_bce(logits: Tensor, labels: Tensor) -> Tensor:

@@ -248,7 +248,8 @@ def show(sample: Sample, view: View, *, visible_min: float) -> Sample:
     transform = A.Compose(
         [
             A.Crop(x0, y0, x1, y1),
-            A.Resize(*view.size, interpolation=method),
+            # Masks as pixels: the nearest of OpenCV lies up to half a pixel to the left.
+            A.Resize(*view.size, interpolation=method, mask_interpolation=method),
             *([A.HorizontalFlip(p=1.0)] if view.mirrored else []),
         ],
         bbox_params=A.BboxParams("pascal_voc", label_fields=["index"], clip=True),
@@ -273,9 +274,7 @@ def show(sample: Sample, view: View, *, visible_min: float) -> Sample:
     shown = replace(
         sample,
         pixels=result["image"],
-        masks=tuple(
-            masks[i].astype(bool) if i in masks else None for i in range(len(sample.masks))
-        ),
+        masks=tuple(masks[i] >= 128 if i in masks else None for i in range(len(sample.masks))),
         keypoints=hide_outside(points, view.size),
         ignored=sample.ignored | (visible < visible_min),
     ).select(index)
@@ -284,7 +283,7 @@ def show(sample: Sample, view: View, *, visible_min: float) -> Sample:
 
 
 def _as_uint8(mask: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-    return np.asarray(mask, dtype=np.uint8)
+    return np.asarray(mask, dtype=np.uint8) * np.uint8(255)
 
 
 def _visible(sample: Sample, row: int, window: tuple[int, int, int, int]) -> float:
