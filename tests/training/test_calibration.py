@@ -171,6 +171,21 @@ def test_what_is_precise_leaves_the_limit_on_false_finds_to_the_other_classes() 
     assert freed["person"].threshold == pytest.approx(GOAL.threshold_min)  # nothing false is left
 
 
+def test_a_precise_class_may_spend_of_the_limit_too() -> None:
+    """It had been kept to its precision while a poor one wasted all of the limit."""
+    seen = [0.9] * 50 + [0.6] * 40 + [-np.inf] * 10
+    poor = [0.9] * 4 + [0.3] * 1 + [-np.inf] * 12
+    found = {
+        "person": evidence(seen, [seen], [0.0], [0.8] * 50 + [0.7] * 20),  # precise down to 0.8
+        "vehicle": evidence(poor, [poor], [0.0], [0.95] * 4 + [0.5] * 25),
+    }
+    goals = dict.fromkeys(found, GOAL)
+    chosen = choose(found, goals, false_finds_max=3.0, hopeless_precision=0.5)
+    assert chosen["person"].detected == 0.9
+    assert chosen["person"].false_finds_per_picture == pytest.approx(7.0)
+    assert chosen["vehicle"].threshold > 0.5
+
+
 def test_a_network_that_will_be_refused_spends_all_of_the_limit() -> None:
     seen = [0.9] * 60 + [-np.inf] * 40
     found = {

@@ -163,36 +163,37 @@ def choose(
     those that are alike, the one with the fewest false finds. Where none makes it likely, the
     network will be refused, and what it hides is all that it can still be good for: then the
     product of all recalls is made as large as it goes, so that no class is given up for another,
-    and `hopeless_precision` lets each class that is so precise go below what the limit allows, and
-    leaves all of the limit to the others. Where none fits, each class takes its fewest. A class
-    without objects in val gets the lowest threshold: what was not measured must not cost a person.
+    and false finds of a class that is as precise as `hopeless_precision` do not count: all of the
+    limit is for what lies below, of whatever class. Where none fits, each class takes its fewest.
+    A class without objects in val gets the lowest threshold: what was not measured must not cost a
+    person.
 
     Args:
         evidence: What val showed, per class.
         goals: What each class has to reach.
         false_finds_max: Most false finds per fully labelled picture, all classes together.
-        hopeless_precision: Precision down to which each class of a network without hope goes on,
-            whatever the limit says; None keeps all to the limit.
+        hopeless_precision: Precision down to which false finds of a network without hope are
+            free; None counts all.
     """
     steps = {name: list(settings(evidence[name], goals[name])) for name in evidence}
     usable = {name: listed for name, listed in steps.items() if listed}
     taken = _best_within(usable, goals, false_finds_max, _worth)
     if np.prod([setting.likely for setting in taken.values()]) < HOPEFUL:
-        taken = _best_within(usable, goals, false_finds_max, _recall_worth)
+        free = dict.fromkeys(usable, 0.0)
         if hopeless_precision is not None:
-            lowered = {
-                name: setting
-                for name in taken
-                if (
-                    setting := _lowered(
-                        usable[name], evidence[name], goals[name], hopeless_precision
-                    )
-                )
-                and setting.threshold <= taken[name].threshold
-            }
-            rest = {name: listed for name, listed in usable.items() if name not in lowered}
-            others = _best_within(rest, goals, false_finds_max, _recall_worth)
-            taken = lowered | _spent(others, evidence, goals, false_finds_max)
+            for name, listed in usable.items():
+                precise = _lowered(listed, evidence[name], goals[name], hopeless_precision)
+                if precise is not None:
+                    free[name] = precise.false_finds
+                    below = [s for s in listed if s.threshold < precise.threshold]
+                    usable[name] = [precise, *below]
+        counted = {
+            name: [replace(s, false_finds=max(0.0, s.false_finds - free[name])) for s in listed]
+            for name, listed in usable.items()
+        }
+        taken = _best_within(counted, goals, false_finds_max, _recall_worth)
+        if hopeless_precision is not None:
+            taken = _spent(taken, evidence, goals, false_finds_max, free)
     return {
         name: _choice(evidence[name], goals[name], taken[name])
         if name in taken
@@ -256,15 +257,28 @@ def _spent(
     evidence: Mapping[str, ClassEvidence],
     goals: Mapping[str, Goal],
     limit: float,
+    free: Mapping[str, float],
 ) -> dict[str, Setting]:
-    """Return the settings with what they left of the limit spent, an equal part on each."""
-    left = limit - sum(setting.false_finds for setting in taken.values())
-    done = dict(taken)
-    for name, setting in taken.items():
-        most = setting.false_finds + left / len(taken)
-        below = _below(setting, evidence[name], goals[name])
-        done[name] = next((s for s in below if s.false_finds <= most), setting)
-    return done
+    """Return the settings with what they left of the limit spent, an equal part on each that can.
+
+    Args:
+        taken: With the false finds that count.
+        evidence: What val showed, per class.
+        goals: What each class has to reach.
+        limit: On false finds that count, of all classes together.
+        free: False finds of each class that do not count.
+    """
+    left = max(0.0, limit - sum(setting.false_finds for setting in taken.values()))
+    spent = {name: setting.false_finds + free[name] for name, setting in taken.items()}
+    below = {name: list(_below(s, evidence[name], goals[name])) for name, s in taken.items()}
+    able = [
+        n for n, listed in below.items() if any(s.false_finds <= spent[n] + left for s in listed)
+    ]
+    part = left / max(1, len(able))
+    return dict(taken) | {
+        name: next((s for s in below[name] if s.false_finds <= spent[name] + part), taken[name])
+        for name in able
+    }
 
 
 def _below(setting: Setting, evidence: ClassEvidence, goal: Goal) -> Iterator[Setting]:
