@@ -176,13 +176,13 @@ def test_a_precise_class_may_spend_of_the_limit_too() -> None:
     seen = [0.9] * 50 + [0.6] * 40 + [-np.inf] * 10
     poor = [0.9] * 4 + [0.3] * 1 + [-np.inf] * 12
     found = {
-        "person": evidence(seen, [seen], [0.0], [0.8] * 50 + [0.7] * 20),  # precise down to 0.8
+        "person": evidence(seen, [seen], [0.0], [0.8] * 50 + [0.7] * 60),  # precise down to 0.8
         "vehicle": evidence(poor, [poor], [0.0], [0.95] * 4 + [0.5] * 25),
     }
     goals = dict.fromkeys(found, GOAL)
-    chosen = choose(found, goals, false_finds_max=3.0, hopeless_precision=0.5)
+    chosen = choose(found, goals, false_finds_max=6.5, hopeless_precision=0.5)
     assert chosen["person"].detected == 0.9
-    assert chosen["person"].false_finds_per_picture == pytest.approx(7.0)
+    assert chosen["person"].false_finds_per_picture == pytest.approx(11.0)
     assert chosen["vehicle"].threshold > 0.5
 
 
