@@ -229,8 +229,19 @@ def _alike(
     for x0, y0, mask in hidden:
         rows, columns = mask.shape
         part = slice(y0, y0 + rows), slice(x0, x0 + columns)
-        same = before[part] == after[part]
-        alike = mask & (same if same.ndim == 2 else same.all(axis=2))
+        alike = (_differs(before[part], after[part]) == 0) & mask
         if alike.any():
             found.append(np.argwhere(alike) + np.array([y0, x0]))
     return np.concatenate(found)
+
+
+def _differs(before: Native, after: Native) -> NDArray[Any]:
+    """Return a number for each pixel that is 0 where all of its channels are alike; (h, w)."""
+    if before.dtype != np.uint8 or before.ndim == 2 or before.shape[2] not in (3, 4):
+        differs = np.asarray(before != after)
+        return np.asarray(differs if differs.ndim == 2 else differs.any(axis=2))
+    import cv2
+
+    # A fifth of the time that NumPy takes for channels that lie beside each other.
+    nothing = np.zeros(4)
+    return cv2.bitwise_not(cv2.inRange(cv2.absdiff(before, after), nothing, nothing))
