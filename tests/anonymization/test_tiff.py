@@ -218,3 +218,23 @@ def test_channels_and_depth_count_against_the_limit() -> None:
     with pytest.raises(PictureError, match="bytes of pixels; at most"):
         decode(data, max_pixels=HEIGHT * WIDTH)
     assert decode(data, max_pixels=2 * HEIGHT * WIDTH).native.dtype == np.float32
+
+
+def test_geotiff_keeps_places_and_no_more_numbers_than_places_have() -> None:
+    keys = (1, 1, 0, 2, 1024, 0, 1, 2, 2048, 0, 1, 4326)
+    tags: dict[int, tuple[Any, ...]] = {
+        33550: (33550, 12, 3, (0.5, 0.5, 0.0), True),
+        34735: (34735, 3, len(keys), keys, True),
+        34736: (34736, 12, 33, tuple(float(v) for v in range(33)), True),
+    }
+    jumbled = (34735, 3, len(keys), (*keys[:4], *keys[8:], *keys[4:8]), True)
+    for second, stays in ((tags[34735], True), (jumbled, False)):
+        buffer = io.BytesIO()
+        extra = [tags[33550], second, tags[34736]]
+        tifffile.imwrite(buffer, scene(3), photometric="rgb", extratags=extra)
+        picture = decode(buffer.getvalue())
+        with tifffile.TiffFile(io.BytesIO(encode(picture, picture.native))) as file:
+            found = {tag.code for tag in file.pages[0].tags}
+        assert 33550 in found
+        assert (34735 in found) is stays
+        assert 34736 not in found
