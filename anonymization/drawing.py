@@ -97,14 +97,17 @@ def _fill(ring: NDArray[np.float64], left: int, right: int, height: int) -> Outl
 
 def goes_around(ring: NDArray[np.float64], height: int, width: int) -> Bools:
     """Return the pixels around whose centre a ring goes; bool (height, width)."""
-    turns = np.zeros((height, width + 1), np.int32)
-    centres = np.arange(height) + 0.5
+    turns = np.zeros((height, width + 1), np.int16)  # of a whole panorama it is a large array
     for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
-        rows = np.flatnonzero((centres >= min(y0, y1)) & (centres < max(y0, y1)))
-        across = x0 + (centres[rows] - y0) * ((x1 - x0) / (y1 - y0)) if rows.size else centres[:0]
+        ends = np.clip(np.ceil(np.sort([y0, y1]) - 0.5), 0, height).astype(int)
+        rows = np.arange(*ends)
+        if not rows.size:
+            continue
+        across = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
         # Counted from the first centre to the right of the edge.
         turns[rows, np.clip(np.ceil(across - 0.5), 0, width).astype(int)] += 1 if y1 > y0 else -1
-    return np.asarray(np.cumsum(turns, axis=1)[:, :width] != 0)
+    np.cumsum(turns, axis=1, dtype=turns.dtype, out=turns)
+    return np.asarray(turns[:, :width] != 0)
 
 
 def _union(masks: Sequence[Outline]) -> Outline:

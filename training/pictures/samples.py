@@ -248,7 +248,7 @@ def show(sample: Sample, view: View, *, visible_min: float) -> Sample:
     transform = A.Compose(
         [
             A.Crop(x0, y0, x1, y1),
-            # Masks as pixels: the nearest of OpenCV lies up to half a pixel to the left.
+            # Masks as pixels: OpenCV's nearest moves them, by up to half a pixel.
             A.Resize(*view.size, interpolation=method, mask_interpolation=method),
             *([A.HorizontalFlip(p=1.0)] if view.mirrored else []),
         ],
