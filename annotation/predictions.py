@@ -108,7 +108,7 @@ def open_champion(model: str | None, taxonomy: Taxonomy, *, keypoints: bool) -> 
     if model is None:
         return None
     from anonymization.registry import SCHEME, load_bundle
-    from data.tracking import database_file, tracking_uri
+    from data.tracking.store import database_file, tracking_uri
 
     if model.startswith(SCHEME):
         uri = tracking_uri()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from anonymization.taxonomy import Taxonomy
 from conf import stage
-from data.tracking import TrackingConfig
+from data.tracking.store import TrackingConfig
 from evaluation.config import EvaluationConfig
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anonymization.bundle import Bundle
     from anonymization.formats.picture import Picture
     from data.coco import Dataset, Image
-    from data.tracking import StageRun
+    from data.tracking.runs import StageRun
     from evaluation.report.pictures import PictureResult
 
 SCHEMA_VERSION = 1
@@ -43,7 +43,8 @@ def main(
     from anonymization.files import sha256_of_file, write_json_rows
     from data.coco import Dataset
     from data.layout import BUNDLE, PREPARED, REPORTS
-    from data.tracking import experiment_name, stage_run
+    from data.tracking.runs import stage_run
+    from data.tracking.store import experiment_name
     from evaluation.measures.curves import without_curves
     from evaluation.truth import check_reference
 
@@ -180,7 +181,7 @@ def summarized(
 def _provenance(
     bundle: Bundle, dataset: Dataset, taxonomy: Taxonomy, split: str, run: StageRun
 ) -> dict[str, Any]:
-    from data.tracking import git_revision
+    from data.tracking.revisions import git_revision
 
     return {
         "schema_version": SCHEMA_VERSION,
@@ -204,7 +205,7 @@ def _write_artifacts(
 ) -> None:
     from anonymization.files import folder_in_one_step, sha256_of_file, write_json
     from data.layout import EVALUATED, PICTURES
-    from data.tracking import loaded_code
+    from data.tracking.revisions import loaded_code
     from evaluation.measures.curves import CURVES, curve_rows
     from evaluation.report.gallery import Album
     from evaluation.report.page import write_report

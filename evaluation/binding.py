@@ -16,7 +16,7 @@ from anonymization.errors import BlurloopError
 from anonymization.files import sha256_of_file, sha256_of_json
 from anonymization.taxonomy import Taxonomy
 from data.layout import BUNDLE, EVALUATED, PREPARED
-from data.tracking import changed_code
+from data.tracking.revisions import changed_code
 from evaluation.criteria import SENSES
 from evaluation.record import check_record
 from evaluation.verdict import Criterion

@@ -57,7 +57,7 @@ def record_headline(client: Any, turn_id: str | None, evaluation: Mapping[str, A
         turn_id: Id of the turn's run.
         evaluation: Content of reports/evaluation.json.
     """
-    from data.tracking import StageRun
+    from data.tracking.runs import StageRun
 
     StageRun(client, turn_id, None).log_metrics(headline_metrics(evaluation))
 

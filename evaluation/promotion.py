@@ -29,14 +29,8 @@ from anonymization.files import (
 from anonymization.taxonomy import Taxonomy
 from conf import stage
 from data.layout import ARTIFACTS, BUNDLE
-from data.tracking import (
-    StageRun,
-    TrackingConfig,
-    experiment_id,
-    open_client,
-    registry_lock,
-    stage_run,
-)
+from data.tracking.runs import StageRun, stage_run
+from data.tracking.store import TrackingConfig, experiment_id, open_client, registry_lock
 from evaluation.attack_gate import attack_warnings, check_attack
 from evaluation.binding import (
     bundle_is_judged,

@@ -17,7 +17,13 @@ from typing import Any
 from anonymization.card import FP32
 from anonymization.errors import BlurloopError
 from anonymization.files import read_json, write_json
-from data.tracking import TrackingConfig, experiment_id, open_client, registry_lock, tracking_uri
+from data.tracking.store import (
+    TrackingConfig,
+    experiment_id,
+    open_client,
+    registry_lock,
+    tracking_uri,
+)
 from evaluation.headline import verdict_note
 
 OBJECTS = "objects.json"

@@ -10,13 +10,8 @@ from pathlib import Path
 
 from anonymization.files import FileError, read_json, sha256_of_file, sha256_of_json, write_json
 from data.layout import BUNDLE, PREPARED, REFERENCE, WORK
-from data.tracking import (
-    changed_code,
-    database_file,
-    digest_of,
-    experiment_name,
-    tracking_uri,
-)
+from data.tracking.revisions import changed_code, digest_of
+from data.tracking.store import database_file, experiment_name, tracking_uri
 from evaluation.binding import OBJECTS, evaluated_code
 from evaluation.measures.leaks import ATTACK
 from evaluation.record import recorded_outputs

@@ -10,7 +10,7 @@ from anonymization.card import FP32
 from anonymization.files import read_json
 from anonymization.taxonomy import Taxonomy
 from data.layout import REPORTS
-from data.tracking import TrackingConfig, experiment_name
+from data.tracking.store import TrackingConfig, experiment_name
 from evaluation.binding import OBJECTS
 from evaluation.config import EvaluationConfig, PromotionConfig
 from evaluation.registry import variant_alias

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anonymization.taxonomy import Taxonomy
 from conf import stage
-from data.tracking import TrackingConfig
+from data.tracking.store import TrackingConfig
 from training.config import NETWORKS, TrainingConfig
 from training.errors import NetworkConfigError
 

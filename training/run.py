@@ -26,7 +26,8 @@ from anonymization.taxonomy import Taxonomy
 from conf import alone, is_follower
 from data.coco import Dataset
 from data.layout import PICTURES, PREPARED, TRAINED, WORK
-from data.tracking import StageRun, TrackingConfig, repository, stage_run
+from data.tracking.runs import StageRun, stage_run
+from data.tracking.store import TrackingConfig, repository
 from training.callbacks import AveragedWeights, BestWeights, Course, LastCheckpoint, MeasureLast
 from training.config import NetworkConfig
 from training.errors import NetworkConfigError, TrainingDataError

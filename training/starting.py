@@ -17,7 +17,7 @@ from torch import Tensor
 
 from anonymization.files import read_json, sha256_of_file, sha256_of_json
 from data.layout import TRAINED
-from data.tracking import repository
+from data.tracking.store import repository
 from training.errors import StartError
 from training.network.rcnn import NETWORK, SCHEMA_VERSION, WEIGHTS
 

@@ -11,20 +11,11 @@ from pathlib import Path
 import pytest
 
 from anonymization.files import write_json
-from data import tracking
-from data.tracking import (
-    PersonalDataError,
-    StageRun,
-    TrackingConfig,
-    TrackingError,
-    changed_code,
-    flatten,
-    loaded_code,
-    open_client,
-    repository,
-    stage_run,
-    tracking_uri,
-)
+from data.tracking import runs, turns
+from data.tracking.revisions import changed_code, loaded_code
+from data.tracking.runs import PersonalDataError, StageRun, stage_run
+from data.tracking.store import TrackingConfig, TrackingError, open_client, repository, tracking_uri
+from data.tracking.turns import flatten
 
 CONFIG = TrackingConfig()
 
@@ -98,7 +89,7 @@ def test_a_run_left_open_by_a_dead_process_is_marked_killed_and_can_be_resumed(r
     client = open_client()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    host = tracking._process().rpartition(":")[0]
+    host = turns.process().rpartition(":")[0]
     client.update_run(first.run_id, status="RUNNING")
     client.set_tag(first.run_id, "blurloop.process", f"{host}:{dead.pid}")
     with stage_run("evaluation", CONFIG):
@@ -151,10 +142,10 @@ def test_a_hiccup_during_training_is_tried_again_and_then_warned_of(monkeypatch,
             self.calls += 1
             raise OSError("database is locked")
 
-    monkeypatch.setattr(tracking, "PAUSE_S", 0.0)
+    monkeypatch.setattr(runs, "PAUSE_S", 0.0)
     client = Failing()
     StageRun(client, "run", "parent").log_metrics({"loss": 1.0})
-    assert client.calls == tracking.ATTEMPTS
+    assert client.calls == runs.ATTEMPTS
     assert "database is locked" in caplog.text
 
 
@@ -177,10 +168,11 @@ def test_tracking_switched_off_records_nothing_and_makes_no_database(repo):
 def test_two_loops_at_once_make_one_parent(repo):
     def one(_: int) -> str | None:
         code = (
-            "from data.tracking import *\n"
+            "from data.tracking.runs import stage_run\n"
+            "from data.tracking.store import TrackingConfig\n"
             "with stage_run('training', TrackingConfig()) as run: print(run.parent_id)"
         )
-        env = {**os.environ, "PYTHONPATH": str(Path(tracking.__file__).parent.parent)}
+        env = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[2])}
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
         )
@@ -193,6 +185,6 @@ def test_two_loops_at_once_make_one_parent(repo):
 
 def test_recorded_code_names_the_file_that_changed():
     files = loaded_code()
-    assert "data/tracking.py" in files
+    assert "data/tracking/runs.py" in files
     assert changed_code(files) == []
-    assert changed_code({**files, "data/tracking.py": "0" * 64}) == ["data/tracking.py"]
+    assert changed_code({**files, "data/tracking/runs.py": "0" * 64}) == ["data/tracking/runs.py"]

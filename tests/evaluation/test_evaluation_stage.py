@@ -271,7 +271,7 @@ def test_a_turn_has_its_numbers_before_there_is_a_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An experiment that ends at evaluation is compared with others by its own run."""
-    from data.tracking import StageRun
+    from data.tracking.runs import StageRun
     from evaluation import __main__ as stage
 
     logged: dict[str, list[str]] = {}

@@ -27,7 +27,8 @@ from anonymization.registry import load_bundle
 from anonymization.taxonomy import STRENGTH_MIN, ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
 from data.reference import write_release
-from data.tracking import TrackingConfig, experiment_id, loaded_code, open_client, registry_lock
+from data.tracking.revisions import loaded_code
+from data.tracking.store import TrackingConfig, experiment_id, open_client, registry_lock
 from evaluation import __main__ as evaluating
 from evaluation import promotion, registry, settled
 from evaluation.attack import Setting, obscuring_digest

@@ -22,7 +22,7 @@ from anonymization.detection.finds import box_iou  # noqa: E402
 from anonymization.taxonomy import KEYPOINT_NAMES, ClassSpec, Taxonomy  # noqa: E402
 from conf import compose, section  # noqa: E402
 from data.coco import Annotation, Dataset, Image, mask_to_rle  # noqa: E402
-from data.tracking import TrackingConfig  # noqa: E402
+from data.tracking.store import TrackingConfig  # noqa: E402
 from training.bundle.__main__ import (  # noqa: E402
     BundleConfigError,
     ParityError,

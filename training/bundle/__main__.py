@@ -21,7 +21,8 @@ from anonymization.files import read_json, sha256_of_file
 from anonymization.taxonomy import Taxonomy
 from conf import stage
 from data.layout import BUNDLE, PICTURES, PREPARED, REPORTS, TRAINED
-from data.tracking import TrackingConfig, stage_run
+from data.tracking.runs import stage_run
+from data.tracking.store import TrackingConfig
 from evaluation.config import PromotionConfig
 from training.config import NETWORKS
 

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from conf import compose, stage
 from data.layout import WORK
-from data.tracking import StageRun, TrackingConfig, git_revision
+from data.tracking.revisions import git_revision
+from data.tracking.runs import StageRun
+from data.tracking.store import TrackingConfig
 from training.sweep.config import Scalar, SweepConfig, SweepError
 from training.sweep.experiment import TrialFailedError, evaluation_of, run_experiment
 from training.sweep.record import Sweep, sweep_run

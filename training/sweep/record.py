@@ -1,7 +1,7 @@
 """A sweep in MLflow: its run, below it one run for each trial, below that the trial's stages.
 
 A trial's run is the parent run of its turn: it is made here, before DVC starts, and named to the
-stages by a variable of the environment (data/tracking.py).
+stages by a variable of the environment (data/tracking/turns.py).
 """
 
 from __future__ import annotations
@@ -10,14 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from data.tracking import (
-    TURN_VARIABLE,
-    StageRun,
-    TrackingConfig,
-    experiment_id,
-    open_client,
-    registry_lock,
-)
+from data.tracking.runs import StageRun
+from data.tracking.store import TrackingConfig, experiment_id, open_client, registry_lock
+from data.tracking.turns import TURN_VARIABLE
 from training.sweep.config import Scalar
 
 REASON_CHARACTERS = 1000

@@ -1,0 +1,1 @@
+"""MLflow tracking: turns of the loop and their stages as runs."""
