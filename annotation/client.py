@@ -260,6 +260,10 @@ class Server:
         """Change a task."""
         self._raw("PATCH", f"api/tasks/{task}/", json=fields)
 
+    def has_drafts(self, task: int) -> bool:
+        """Return whether somebody has begun to draw on a task; its drafts go with it."""
+        return bool(self._raw("GET", f"api/tasks/{task}/drafts"))
+
     def delete_task(self, task: int) -> None:
         """Delete a task."""
         self.asked(f"delete task {task}", lambda: self._client.tasks.delete(str(task)))

@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 
 from annotation.brush import BrushError
 from annotation.labels import CHOICES, CROWD, IDENTIFIABLE, KINDS, OCCLUDED, TAGS
-from annotation.regions import Box, Brush, Point, Polygon, Shape, Size, Turned, value_to_shape
+from annotation.regions import (
+    Box,
+    Brush,
+    Point,
+    Points,
+    Polygon,
+    Shape,
+    Size,
+    Turned,
+    clipped_points,
+    value_to_shape,
+)
 from annotation.regions import rounded as _rounded
 from annotation.to_label_studio import NOT_VISIBLE, TURNED, VISIBLE
 from anonymization.errors import BlurloopError
@@ -50,11 +61,11 @@ class Labels:
 
 @dataclass
 class _Region:
-    """One region with what was said of it."""
+    """One region with what was said of it; an empty one has no shape, and may join others."""
 
     id: str
     label: str
-    shape: Shape
+    shape: Shape | None
     parents: set[str] = field(default_factory=set)
     words: dict[str, bool] = field(default_factory=dict)
 
@@ -129,11 +140,12 @@ def _read_region(result: Mapping[str, Any], reading: _Reading) -> None:
             f"{reading.where}, region {_place(result, label)}: {error}. Delete the region in Label "
             "Studio and draw it again"
         ) from error
-    if _is_empty(shape):
-        reading.problems.append(f"region {_place(result, label)} is empty")
-        return
     parent = result.get("parentID")
-    reading.regions[region] = _Region(region, label, shape, {str(parent)} if parent else set())
+    parents = {str(parent)} if parent else set()
+    empty = _is_empty(shape)
+    if empty:
+        reading.problems.append(f"region {_place(result, label)} is empty")
+    reading.regions[region] = _Region(region, label, None if empty else shape, parents)
 
 
 def _label(result: Mapping[str, Any], kind: str, reading: _Reading) -> str | None:
@@ -249,11 +261,14 @@ def _object(group: Sequence[_Region], reading: _Reading, *, number: int) -> Anno
     attributes: dict[str, Any] = {
         name: words[name] for name in (IDENTIFIABLE, OCCLUDED) if name in words
     }
-    shapes = [region.shape for region in group]
+    shapes = [region.shape for region in group if region.shape is not None]
+    if not shapes:
+        return None
     geometry = reading.taxonomy[group[0].label].geometry
     segmentation: list[list[float]] | dict[str, Any] | None = None
     if all(isinstance(shape, Polygon) for shape in shapes):
-        segmentation = [_flat(s.points, reading.size) for s in shapes if isinstance(s, Polygon)]
+        pieces = [_flat(s.points, reading.size) for s in shapes if isinstance(s, Polygon)]
+        segmentation = [piece for piece in pieces if piece]
         box = _box_of_points(segmentation)
     elif len(shapes) == 1 and isinstance(shapes[0], Turned):
         shape = shapes[0]
@@ -294,8 +309,10 @@ def union(shapes: Iterable[Shape], size: Size) -> NDArray[np.bool_]:
             drawn |= shape.mask
         elif isinstance(shape, Polygon | Turned):
             points = shape.points if isinstance(shape, Polygon) else shape.outline()
-            rles = coco_mask.frPyObjects([_flat(points, size)], size.height, size.width)
-            drawn |= np.asarray(coco_mask.decode(coco_mask.merge(rles)), dtype=bool)
+            flat = _flat(points, size)
+            if flat:
+                rles = coco_mask.frPyObjects([flat], size.height, size.width)
+                drawn |= np.asarray(coco_mask.decode(coco_mask.merge(rles)), dtype=bool)
     return drawn
 
 
@@ -306,16 +323,15 @@ def clipped(box: Box, size: Size) -> Box:
     return (max(x0, 0.0), max(y0, 0.0), min(x1, width), min(y1, height))
 
 
-def _flat(points: Iterable[tuple[float, float]], size: Size) -> list[float]:
-    """Return x, y, x, y, ... with corners outside of the picture moved to its edge."""
-    flat = []
-    for x, y in points:
-        flat += [_rounded(min(max(x, 0), size.width)), _rounded(min(max(y, 0), size.height))]
-    return flat
+def _flat(points: Points, size: Size) -> list[float]:
+    """Return x, y, x, y, ... of the part of an outline that lies in the picture."""
+    return [_rounded(value) for point in clipped_points(points, size) for value in point]
 
 
 def _box_of_points(polygons: Iterable[Sequence[float]]) -> Box:
     flat = [np.asarray(polygon) for polygon in polygons]
+    if not flat:
+        return (0.0, 0.0, 0.0, 0.0)
     x, y = (np.concatenate([polygon[start::2] for polygon in flat]) for start in (0, 1))
     return (float(x.min()), float(y.min()), float(x.max()), float(y.max()))
 

@@ -87,10 +87,18 @@ def doubts(queue: Mapping[str, object] | None) -> dict[str, str]:
     }
 
 
-def doubt_key(text: str) -> str:
-    """Return what makes two doubts the same: their words, as places shift by a pixel.
+def doubt_key(text: str, raised: str = "") -> str:
+    """Return what makes doubts the same: the words of each, as places shift by a pixel.
+
+    Args:
+        text: What is doubted, joined by semicolons.
+        raised: Key of what was doubted before, which is kept: a doubt that somebody stood by does
+            not come back because another one was mended.
 
     >>> doubt_key("face at 40 % from the left") == doubt_key("face at 41 % from the left")
     True
+    >>> doubt_key("a mended", raised=doubt_key("a mended; b stood by"))
+    'a mended; b stood by'
     """
-    return re.sub(r"\d+(\.\d+)?", "#", text)
+    words = re.sub(r"\d+(\.\d+)?", "#", text).split("; ")
+    return "; ".join(sorted({*words, *filter(None, raised.split("; "))}))

@@ -20,7 +20,7 @@ from anonymization.detection.applying import above_thresholds, apply_card
 from anonymization.detection.detector import Detector
 from anonymization.detection.finds import Detections, box_iou
 from anonymization.errors import BlurloopError
-from anonymization.files import read_json, write_json
+from anonymization.files import read_json, sha256_of_json, write_json
 from anonymization.formats.picture import read_picture
 from anonymization.taxonomy import Taxonomy
 from data.coco import Annotation, mask_to_rle
@@ -51,6 +51,9 @@ class Champion:
 
     def __init__(self, bundle: Bundle, taxonomy: Taxonomy, *, keypoints: bool) -> None:
         self.version = f"{bundle.card.name}-{bundle.digest[:12]}"
+        # An answer is in the tools and labels of the classes that it was made for.
+        classes = sha256_of_json(taxonomy.to_dict())[:12]
+        self._folder = CACHE / "-".join([self.version, classes, *["keypoints"] * keypoints])
         self._bundle = bundle
         self._taxonomy = taxonomy
         self._keypoints = keypoints
@@ -62,8 +65,7 @@ class Champion:
         Raises:
             PictureError: If the picture cannot be read.
         """
-        points = "-keypoints" if self._keypoints else ""
-        cache = CACHE / f"{self.version}{points}" / f"{sha256}.json"
+        cache = self._folder / f"{sha256}.json"
         known = _cached(cache)
         if known is not None:
             return known

@@ -96,13 +96,22 @@ def without_duplicates(server: Server, rows: list[TaskRow]) -> list[TaskRow]:
     if others:
         text = "%d tasks are not the loop's (no sha256), such as task %d; left alone"
         log.warning(text, len(others), others[0].id)
+    counts = Counter(row.sha256 for row in rows)
+    open_twice = [
+        r for r in rows if r.sha256 and counts[r.sha256] > 1 and not r.annotated + r.cancelled
+    ]
+    drafted = {row.id for row in open_twice if server.has_drafts(row.id)}
+
+    def worth(row: TaskRow) -> tuple[int, int, bool, int]:
+        return (-row.annotated, -row.cancelled, row.id not in drafted, row.id)
+
     kept: dict[str, TaskRow] = {}
-    for row in sorted(rows, key=lambda row: (-row.annotated, -row.cancelled, row.id)):
+    for row in sorted(rows, key=worth):
         if row.sha256 is None:
             continue
         if row.sha256 not in kept:
             kept[row.sha256] = row
-        elif row.annotated + row.cancelled == 0:
+        elif row.annotated + row.cancelled == 0 and row.id not in drafted:
             server.delete_task(row.id)
             log.warning("deleted task %d: its picture has task %d", row.id, kept[row.sha256].id)
         else:

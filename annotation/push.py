@@ -104,8 +104,8 @@ class Push:
                     row.id, data=fields, overlap=max(row.annotated, 1), is_labeled=True
                 )
                 log.info("task %d: its doubt is answered", row.id)
-            elif text and done_at and data.get(DOUBT_KEY) != doubt_key(text):
-                fields = {**data, DOUBT: text, DOUBT_KEY: doubt_key(text), DOUBT_AT: _now()}
+            elif text and done_at and (key := _raised(data, text)) != data.get(DOUBT_KEY):
+                fields = {**data, DOUBT: text, DOUBT_KEY: key, DOUBT_AT: _now()}
                 self.server.update_task(
                     row.id, data=fields, overlap=row.annotated + 1, is_labeled=False
                 )
@@ -183,6 +183,11 @@ class Push:
             if len(tasks) == BATCH or number == len(chosen):
                 self.server.add_tasks(self.project, tasks)
                 tasks = []
+
+
+def _raised(data: Mapping[str, Any], text: str) -> str:
+    """Return the key of all that was ever doubted of a task, with this."""
+    return doubt_key(text, raised=str(data.get(DOUBT_KEY) or ""))
 
 
 def new_task(candidate: Candidate, address: str) -> dict[str, Any]:

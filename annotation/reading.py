@@ -62,12 +62,14 @@ class Reading:
     states: Counter[str] = field(default_factory=Counter)
     annotators: Counter[str] = field(default_factory=Counter)
     problems: list[dict[str, Any]] = field(default_factory=list)
+    skipped: set[str] = field(default_factory=set)
 
     def add(self, image: Image, line: Mapping[str, Any]) -> bool:
         """Take a picture's labels from its line; return whether there are any."""
         opinions = opinions_of(line, image, self.taxonomy)
         if not opinions:
             self.states["skipped"] += 1
+            self.skipped.add(image.sha256)
             return False
         self.states["finished"] += 1
         self.annotators.update(str(opinion.annotator) for opinion in opinions)
@@ -85,6 +87,8 @@ class Reading:
     def keep(self, image: Image, annotations: Iterable[Annotation]) -> None:
         """Take a picture with the labels that came with its source."""
         self.states["from_source"] += 1
+        if image.sha256 in self.skipped:
+            self.states["skipped"] -= 1
         self.images.append(image)
         for annotation in annotations:
             self.annotations.append(replace(annotation, id=len(self.annotations) + 1))

@@ -123,6 +123,27 @@ def rounded(value: float) -> float:
     return round(float(value), DECIMALS)
 
 
+def clipped_points(points: Points, size: Size) -> Points:
+    """Return the part of a closed outline that lies in the picture; empty where none does.
+
+    Sutherland and Hodgman 1974: cut at one edge of the picture after the other. Moving corners to
+    the edge instead would turn the sides that lead to them. An outline inside stays as it is.
+    """
+    found = list(points)
+    for axis, limit, sign in ((0, 0.0, 1), (0, size.width, -1), (1, 0.0, 1), (1, size.height, -1)):
+        ring, found = found, []
+        for one, other in zip(ring[-1:] + ring[:-1], ring, strict=True):
+            before, after = sign * (one[axis] - limit), sign * (other[axis] - limit)
+            if (before < 0) != (after < 0):
+                share = before / (before - after)
+                cut = [o + share * (t - o) for o, t in zip(one, other, strict=True)]
+                cut[axis] = float(limit)
+                found.append((cut[0], cut[1]))
+            if after >= 0:
+                found.append(other)
+    return tuple(found) if len(found) >= 3 else ()
+
+
 def value_to_shape(kind: str, value: Mapping[str, Any], size: Size) -> Shape:
     """Read a region's value.
 

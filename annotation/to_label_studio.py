@@ -15,6 +15,7 @@ from annotation.regions import (
     Shape,
     Size,
     Turned,
+    clipped_points,
     shape_to_value,
 )
 from anonymization.taxonomy import KEYPOINT_NAMES, ClassSpec, Taxonomy
@@ -80,12 +81,14 @@ def annotation_to_shapes(annotation: Annotation, spec: ClassSpec, size: Size) ->
         rle = annotation.rle(height=size.height, width=size.width)
         return [Brush(np.asarray(coco_mask.decode(rle), dtype=bool))]
     if segmentation:
-        return [_polygon(flat) for flat in segmentation]
+        found = [_polygon(flat, size) for flat in segmentation]
+        return [polygon for polygon in found if polygon.points] or [Polygon(upright.corners())]
     return [Polygon(shape.corners())]
 
 
-def _polygon(flat: list[float]) -> Polygon:
-    return Polygon(tuple((float(x), float(y)) for x, y in zip(flat[::2], flat[1::2], strict=True)))
+def _polygon(flat: list[float], size: Size) -> Polygon:
+    points = tuple((float(x), float(y)) for x, y in zip(flat[::2], flat[1::2], strict=True))
+    return Polygon(clipped_points(points, size))
 
 
 def _region(

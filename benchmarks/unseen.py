@@ -37,7 +37,7 @@ def measure(bundle: Bundle, source: Source, taxonomy: Taxonomy) -> dict[str, Any
         survey = {"sources": [{"id": source.id, "survey": source.survey()}]}
         collect([source], survey, taxonomy)
         dataset = Dataset.read(COLLECTED / ANNOTATIONS, taxonomy)
-        results = list(evaluate(bundle, dataset, taxonomy, config, seed=1))
+        results = list(evaluate(bundle, dataset, taxonomy, config, seed=1, groups={}))
     return summarized(results, taxonomy, config, 1)
 
 

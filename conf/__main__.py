@@ -74,6 +74,14 @@ def leaves(tree: Any, where: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(value, f"{where}.{key}" if where else str(key))
 
 
+_INSTEAD = {
+    "root": "Set the environment variable BLURLOOP_COLLECTION_ROOT instead",
+    "start": "Set the environment variable BLURLOOP_STARTS to the folder around it instead",
+}
+"""By the setting's own name: what serves machines that keep things elsewhere."""
+_RELATIVE = "Give a path relative to the repository instead"
+
+
 def check_names_no_machine(tree: Mapping[str, Any]) -> None:
     """Refuse absolute paths: the composition is committed and must hold on other machines.
 
@@ -83,11 +91,11 @@ def check_names_no_machine(tree: Mapping[str, Any]) -> None:
     for name, value in leaves(tree):
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and (PurePath(text).is_absolute() or text.startswith("~")):
-                variable = f"BLURLOOP_{name.upper().replace('.', '_')}"
+                last = name.rpartition(".")[2]
                 raise ConfigError(
                     f"{name} is {text!r}, a path of this machine, and would be committed with "
-                    f"params.yaml. Set the environment variable {variable} instead, or try it "
-                    f"in an experiment: dvc exp run -S {name}=PATH"
+                    f"params.yaml. {_INSTEAD.get(last, _RELATIVE)}, or try it in an experiment: "
+                    f"dvc exp run -S {name}=PATH"
                 )
 
 

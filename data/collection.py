@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from anonymization.files import read_json, write_bytes, write_json
 from anonymization.taxonomy import Taxonomy
 from conf import stage
 from data.coco import Annotation, Dataset, Image, keypoints_from_flat
+from data.joining import classes_of, joined_labels
 from data.layout import ANNOTATIONS, COLLECTED, MANIFEST, SURVEY
 from data.manifest import Manifest, Picture, Rejected
 from data.reading import Read, Reader, workers_here
@@ -40,13 +41,28 @@ class CollectionError(BlurloopError):
 
 @dataclass(frozen=True)
 class Item:
-    """What became of one entry: a picture with its labels, or the reason it was left out."""
+    """What became of one entry: a picture with its labels, or the reason it was left out.
+
+    Attributes:
+        source: Identity of its source.
+        entry: What the source said of it.
+        picture: The picture; None where it was left out.
+        labels: Its labels; those of a duplicate are joined to the picture's own.
+        reason: Why it was left out.
+        owner: SHA-256 of the collected picture that it is a duplicate of.
+    """
 
     source: str
     entry: Entry
     picture: Picture | None = None
     labels: Labels = field(default_factory=Labels)
     reason: str = ""
+    owner: str = ""
+
+    @property
+    def name(self) -> str:
+        """Source and path, as messages name it."""
+        return f"{self.source}/{self.entry.origin}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types, for JSON."""
@@ -62,6 +78,7 @@ class Item:
             picture=None if picture is None else Picture.from_dict(picture),
             labels=Labels.from_dict(values["labels"]),
             reason=values["reason"],
+            owner=values.get("owner", ""),
         )
 
 
@@ -99,21 +116,33 @@ class Collector:
         self._owners: dict[str, str] = {}
         self.read = 0
 
-    def reusable(self, source: str, entry: Entry) -> Item | None:
-        """Return the last run's item where neither bytes nor labels changed."""
+    def owned(self, source: str, entry: Entry) -> bool:
+        """Return whether the last run took a picture from this entry, its bytes unchanged."""
         item = self._known.get((source, entry.origin))
-        if item is None or item.entry != entry or item.reason.startswith(DUPLICATE):
-            return None  # what a picture was a duplicate of may have left since
-        if item.picture and not (self._pictures / item.picture.file_name).is_file():
+        return item is not None and item.picture is not None and item.entry.key == entry.key
+
+    def reusable(self, source: str, entry: Entry) -> Item | None:
+        """Return the last run's item where neither bytes nor labels changed.
+
+        What was left out is looked at again: its reason may have gone with a mended disk, and a
+        duplicate's picture with its owner.
+        """
+        item = self._known.get((source, entry.origin))
+        if item is None or item.picture is None or item.entry != entry:
             return None
-        return item
+        return item if (self._pictures / item.picture.file_name).is_file() else None
+
+    def _known_duplicate(self, source: str, entry: Entry) -> Item | None:
+        """Return the last run's item of a duplicate that is one still."""
+        item = self._known.get((source, entry.origin))
+        if item is None or item.entry != entry or item.owner not in self._owners:
+            return None
+        return replace(item, reason=f"{DUPLICATE} {self._owners[item.owner]}")
 
     def collect(self, source: Source, entry: Entry, reader: Reader) -> Item:
         """Return what becomes of an entry; its picture is in place when this returns."""
-        item = self.reusable(source.id, entry)
+        item = self.reusable(source.id, entry) or self._known_duplicate(source.id, entry)
         if item is None:
-            if entry.key in self._owners:
-                return Item(source.id, entry, reason=f"{DUPLICATE} {self._owners[entry.key]}")
             item = self._read(source, entry, reader)
             self.read += 1
         return self._once(item)
@@ -121,11 +150,12 @@ class Collector:
     def _once(self, item: Item) -> Item:
         if item.picture is None:
             return item
-        name = f"{item.source}/{item.entry.origin}"
-        owner = self._owners.setdefault(item.picture.sha256, name)
-        if owner != name:
-            return Item(item.source, item.entry, reason=f"{DUPLICATE} {owner}")
-        return item
+        sha256 = item.picture.sha256
+        owner = self._owners.setdefault(sha256, item.name)
+        if owner == item.name:
+            return item
+        reason = f"{DUPLICATE} {owner}"
+        return replace(item, picture=None, reason=reason, owner=sha256)
 
     def _read(self, source: Source, entry: Entry, reader: Reader) -> Item:
         try:
@@ -175,21 +205,35 @@ def collect(
     last = State.read(folder / STATE)
     collector = Collector(folder, last)
     work = _work(sources, survey)
-    # Known entries first, so that a new copy never takes a picture from its first owner.
-    new = [pair for pair in work if collector.reusable(pair[0].id, pair[1]) is None]
-    known = [pair for pair in work if collector.reusable(pair[0].id, pair[1]) is not None]
-    progress = tqdm(known + new, desc="collecting", unit="picture", mininterval=1.0, disable=None)
+    # Owners first, so that a new copy never takes a picture from them, nor labels mended there.
+    ordered = sorted(work, key=lambda pair: not collector.owned(pair[0].id, pair[1]))
+    new = [pair for pair in ordered if collector.reusable(pair[0].id, pair[1]) is None]
+    progress = tqdm(ordered, desc="collecting", unit="picture", mininterval=1.0, disable=None)
     with Reader(new, workers=workers_here()) as reader:
         collected = [collector.collect(source, entry, reader) for source, entry in progress]
     items = tuple(sorted(collected, key=lambda item: (item.source, item.entry.origin)))
     turn = max((i.picture.turn for i in items if i.picture), default=-1)
     state = State(items, max(turn, last.turn))
-    if not any(item.picture for item in items):
-        raise CollectionError(f"no usable picture in {', '.join(s.id for s in sources)}")
+    # Before anything can stop the loop: what is surveyed no longer, expired perhaps, is deleted.
     state.write(folder / STATE)
     derive(state, taxonomy, folder)
     _log(state, last, collector)
+    if not any(item.picture for item in items):
+        raise CollectionError(_nothing(items, [source.id for source in sources], len(last.items)))
     return state
+
+
+def _nothing(items: Sequence[Item], sources: Sequence[str], before: int) -> str:
+    """Say why there is no picture to go on with."""
+    where = ", ".join(sources)
+    if items:
+        first = items[0]
+        return (
+            f"no usable picture in {where}: all {len(items)} were left out, such as "
+            f"{first.name}: {first.reason}"
+        )
+    gone = f"; the {before} entries of the last turn, expired or gone, are deleted" * bool(before)
+    return f"{where} offers no picture{gone}. Bring pictures in, or correct collection.root"
 
 
 def _work(sources: list[Source], survey: Mapping[str, Any]) -> list[tuple[Source, Entry]]:
@@ -204,16 +248,17 @@ def _work(sources: list[Source], survey: Mapping[str, Any]) -> list[tuple[Source
 
 def derive(state: State, taxonomy: Taxonomy, folder: Path) -> None:
     """Write manifest and COCO from a state, and delete pictures that it does not name."""
-    items = sorted(
-        (item for item in state.items if item.picture),
-        key=lambda i: (i.picture.turn, i.picture.sha256),  # type: ignore[union-attr]
+    pictures = tuple(
+        sorted(
+            (item.picture for item in state.items if item.picture),
+            key=lambda picture: (picture.turn, picture.sha256),
+        )
     )
-    pictures = tuple(item.picture for item in items if item.picture)
     rejected = tuple(
         Rejected(i.source, i.entry.origin, i.reason) for i in state.items if not i.picture
     )
     Manifest(pictures, rejected).write(folder / MANIFEST)
-    items_to_dataset(items, taxonomy).write(folder / ANNOTATIONS, taxonomy)
+    items_to_dataset(state.items, taxonomy).write(folder / ANNOTATIONS, taxonomy)
     named = {picture.file_name for picture in pictures}
     for path in (folder / "pictures").iterdir():
         if path.name not in named:
@@ -224,15 +269,21 @@ def items_to_dataset(items: Iterable[Item], taxonomy: Taxonomy) -> Dataset:
     """Map the sources' labels to the taxonomy's classes; labels it lacks are dropped and counted.
 
     A class counts as completely labelled where any of its labels is, unless another is partial.
+    The labels of duplicates are joined to those of the picture that was kept.
     """
     images: list[Image] = []
     annotations: list[Annotation] = []
     dropped: Counter[str] = Counter()
+    found, elsewhere = {}, defaultdict(list)
     for item in items:
-        if item.picture is None:
-            continue
-        images.append(_image(len(images) + 1, item.picture, item.labels, taxonomy))
-        for thing in item.labels.objects:
+        if item.picture is not None:
+            found[item.picture.sha256] = (item.picture, item.labels)
+        elif item.owner:
+            elsewhere[item.owner].append(item.labels)
+    for picture, own in sorted(found.values(), key=lambda pair: (pair[0].turn, pair[0].sha256)):
+        labels = joined_labels(own, elsewhere[picture.sha256], taxonomy)
+        images.append(_image(len(images) + 1, picture, labels, taxonomy))
+        for thing in labels.objects:
             name = taxonomy.resolve(thing.label)
             if name is None:
                 dropped[thing.label] += 1
@@ -261,7 +312,7 @@ def _attributes(attributes: Mapping[str, Any], label: str, name: str) -> dict[st
 
 
 def _image(number: int, picture: Picture, labels: Labels, taxonomy: Taxonomy) -> Image:
-    partial = _classes(labels.partial, taxonomy)
+    partial = classes_of(labels.partial, taxonomy)
     fields = asdict(picture)
     for name in ("sha256", "file_name", "width", "height"):
         del fields[name]
@@ -274,25 +325,25 @@ def _image(number: int, picture: Picture, labels: Labels, taxonomy: Taxonomy) ->
         file_name=picture.file_name,
         width=picture.width,
         height=picture.height,
-        labelled=tuple(n for n in _classes(labels.labelled, taxonomy) if n not in partial),
+        labelled=tuple(n for n in classes_of(labels.labelled, taxonomy) if n not in partial),
         partial=partial,
         keypoints_labelled=labels.keypoints_labelled,
         fields={**attributes, **{k: v for k, v in fields.items() if v is not None}},
     )
 
 
-def _classes(labels: Iterable[str], taxonomy: Taxonomy) -> tuple[str, ...]:
-    found = {taxonomy.resolve(label) for label in labels}
-    return tuple(name for name in taxonomy.names if name in found)
-
-
 def _log(state: State, last: State, collector: Collector) -> None:
     kept = {i.picture.sha256 for i in state.items if i.picture}
     gone = {i.picture.sha256 for i in last.items if i.picture} - kept
-    reasons = [f"{i.source}/{i.entry.origin}: {i.reason}" for i in state.items if i.reason]
-    problems = [f"{i.source}/{i.entry.origin}: {p}" for i in state.items for p in i.labels.problems]
+    again = [f"{i.name} {i.reason}" for i in state.items if i.owner and i.labels.objects]
+    reasons = [f"{i.name}: {i.reason}" for i in state.items if i.reason]
+    problems = [f"{i.name}: {p}" for i in state.items for p in i.labels.problems]
     log.info("%d pictures, %d read, %d dropped", len(kept), collector.read, len(gone))
-    for what, lines in (("left out", reasons), ("annotations left out", problems)):
+    for what, lines in (
+        ("left out", reasons),
+        ("duplicates' labels joined, class by class", again),
+        ("problems of labels", problems),
+    ):
         if lines:
             log.warning("%d %s, such as: %s", len(lines), what, "; ".join(lines[:3]))
 

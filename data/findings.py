@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.taxonomy import Taxonomy
-from data.coco import Annotation, Dataset, Image
+from data.coco import Annotation, Dataset, Image, is_identifiable
 from data.grouping import near_duplicates
 from data.preparation import image_to_member
 
@@ -101,9 +101,13 @@ def thin_classes(
     """Find classes with fewer identifiable objects in a split than asked for."""
     found = []
     for split, least in objects_min.items():
-        sizes = identifiable_sizes(splits[split], taxonomy)
+        counts = Counter(
+            a.class_name
+            for a in splits[split].annotations
+            if not a.crowd and is_identifiable(a, taxonomy[a.class_name])
+        )
         for name in taxonomy.names:
-            count = int((sizes[name] >= taxonomy[name].identifiable_px).sum())
+            count = counts[name]
             if count < least:
                 message = (
                     f"{split} has {count} identifiable objects of class {name}; expected at "

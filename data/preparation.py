@@ -1,7 +1,8 @@
 """Step 4: train, val and reference, leak-free and stable as data grows.
 
 Reads `artifacts/annotated`, `artifacts/reviewed`, the collected pictures and `reference/`; writes
-`artifacts/prepared/{train,val,reference,pending}.json` (COCO) and `reports/preparation.json`. On
+`artifacts/prepared/{train,val,reference,pending}.json` (COCO), `groups.json` there (which pictures
+belong together; evaluation counts them as one) and `reports/preparation.json`. On
 the first turn of a source it releases that source's reference set by itself.
 """
 
@@ -23,6 +24,7 @@ from data.grouping import BRIDGING, Group, Member, group, is_among, perceptual_h
 from data.layout import (
     ANNOTATED,
     ANNOTATIONS,
+    GROUPS,
     MANIFEST,
     PICTURES,
     PREPARED,
@@ -285,6 +287,13 @@ def report(prepared: Prepared, taxonomy: Taxonomy) -> dict[str, Any]:
     }
 
 
+def larger_groups(groups: Iterable[Group]) -> dict[str, str]:
+    """Return the first picture of the group of each picture that has company, by SHA-256."""
+    return {
+        member: each.members[0] for each in groups for member in each.members if each.members[1:]
+    }
+
+
 def picture_paths(pictures: Iterable[Picture], releases: Iterable[Release]) -> dict[str, Path]:
     """Return where pictures and released ones lie, by SHA-256."""
     found: list[Picture | Image] = [*pictures, *(i for r in releases for i in r.dataset.images)]
@@ -295,6 +304,8 @@ def _save(prepared: Prepared, taxonomy: Taxonomy) -> None:
     with folder_in_one_step(PREPARED) as work:
         for name in ("train", "val", "reference", "pending"):
             getattr(prepared, name).write(work / f"{name}.json", taxonomy)
+        values = {"schema_version": SCHEMA_VERSION, "groups": larger_groups(prepared.groups)}
+        write_json(work / GROUPS.name, values, indent=None)
     write_json(REPORTS / "preparation.json", report(prepared, taxonomy))
 
 

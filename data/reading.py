@@ -94,7 +94,7 @@ class Reader:
         chunk = next(self._chunks, None)
         if chunk is not None and self._pool is not None:
             source, entries = chunk
-            future = self._pool.submit(_read_chunk, source, entries)
+            future = self._pool.submit(_read_chunk, source.part(entries), entries)
             self._pending.append((source.id, entries, future))
 
     def read(self, source: Source, entry: Entry) -> Read:

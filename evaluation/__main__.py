@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ def main(
     from data.tracking.runs import stage_run
     from data.tracking.store import experiment_name
     from evaluation.measures.curves import without_curves
-    from evaluation.truth import check_reference
+    from evaluation.truth import check_reference, read_groups
 
     split = "val" if experiment_name() else "reference"
     path = PREPARED / f"{split}.json"
@@ -56,7 +56,8 @@ def main(
     check_classes(bundle, taxonomy)
     inputs = {split: sha256_of_file(path), "bundle": bundle.card.digest}
     with stage_run("evaluation", tracking, params=asdict(evaluation), inputs=inputs) as run:
-        results = list(evaluate(bundle, dataset, taxonomy, evaluation, seed=seed))
+        found = evaluate(bundle, dataset, taxonomy, evaluation, seed=seed, groups=read_groups())
+        results = list(found)
         summary = _provenance(bundle, dataset, taxonomy, split, run)
         summary["confidence"] = evaluation.confidence
         summary["slicings"] = ["size", "occlusion", "latitude", *evaluation.slices]
@@ -90,8 +91,12 @@ def evaluate(
     config: EvaluationConfig,
     *,
     seed: int,
+    groups: Mapping[str, str],
 ) -> Iterator[PictureResult]:
-    """Yield what each picture shows, the anonymizer's own detection and obscuring at work."""
+    """Yield what each picture shows, the anonymizer's own detection and obscuring at work.
+
+    `groups` names the group of near-duplicates by SHA-256: one cluster of the bounds each.
+    """
     from anonymization.detection.detector import Detector
     from data.layout import PICTURES
     from evaluation.measures.thumbnails import shows_written
@@ -109,7 +114,9 @@ def evaluate(
         if chosen.warning:
             log.warning("picture %s: %s", image.sha256, chosen.warning)
         panorama = as_panorama(chosen)
-        truth = truth_of(image, dataset.by_image[image.id], taxonomy, panorama)
+        cluster = groups.get(image.sha256)
+        labels = dataset.by_image[image.id]
+        truth = truth_of(image, labels, taxonomy, panorama, cluster=cluster)
         raw = detector.detect(picture.pixels, score_min=lowest, projection=chosen.projection)
         yield judge_picture(
             truth,

@@ -11,6 +11,7 @@ from anonymization.taxonomy import Taxonomy
 from data.layout import PREPARED
 from evaluation.binding import measure_digest
 from evaluation.criteria import Champion
+from evaluation.truth import read_groups
 from evaluation.turn import Settings, Turn
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def evaluate_again(
         folder = client.download_artifacts(version.run_id, "model/artifacts/bundle", work)
         bundle = Bundle.load(folder)
     known, taxonomy = as_known_to(bundle, dataset, settings.taxonomy)
-    results = evaluate(bundle, known, taxonomy, settings.evaluation, seed=settings.seed)
+    results = evaluate(
+        bundle, known, taxonomy, settings.evaluation, seed=settings.seed, groups=read_groups()
+    )
     rows = [row.to_dict() for result in results for row in result.objects]
     return rows, taxonomy.names
 

@@ -22,6 +22,7 @@ from data.tracking.store import (
     experiment_id,
     open_client,
     registry_lock,
+    shown_address,
     tracking_uri,
 )
 from evaluation.headline import verdict_note
@@ -53,7 +54,8 @@ def champion_version(client: Any, model: str, alias: str) -> Any | None:
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
-        raise RegistryError(f"the registry at {tracking_uri()} does not answer: {error}") from error
+        where, why = shown_address(tracking_uri()), shown_address(str(error))
+        raise RegistryError(f"the registry at {where} does not answer: {why}") from error
 
 
 def variant_alias(alias: str, variant: str) -> str:

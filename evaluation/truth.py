@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from anonymization.errors import BlurloopError
+from anonymization.files import read_json
 from anonymization.panorama.projection import Equirectangular
 from anonymization.taxonomy import ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image, is_identifiable
+from data.layout import GROUPS
 from evaluation.matching import LABELLED, PARTIAL, UNLABELLED
 from evaluation.panoramas import joined, seam_of
 from evaluation.patch import Box, Patch, annotation_to_patch
@@ -100,6 +103,8 @@ def truth_of(
     annotations: Iterable[Annotation],
     taxonomy: Taxonomy,
     panorama: Equirectangular | None = None,
+    *,
+    cluster: str | None = None,
 ) -> PictureTruth:
     """Draw the true objects of one picture.
 
@@ -109,6 +114,7 @@ def truth_of(
         taxonomy: The classes.
         panorama: How it is projected (`panoramas.panorama_of_image`); None for a flat picture.
             Pieces at both sides of its seam are one object (`panoramas.joined`).
+        cluster: Group of near-duplicates that the picture belongs to, as preparation found it.
 
     Raises:
         PatchError: If an object lies outside the picture.
@@ -119,7 +125,7 @@ def truth_of(
         _truth_object(a, image, taxonomy[a.class_name], wraps)
         for a in joined(annotations, image, panorama)
     )
-    return PictureTruth(image, objects, cluster_of(image), panorama)
+    return PictureTruth(image, objects, cluster or cluster_of(image), panorama)
 
 
 def _truth_object(
@@ -141,13 +147,20 @@ def _truth_object(
 
 
 def cluster_of(image: Image) -> str:
-    """Return the cluster of a picture: its near-duplicate group, its sequence, or itself."""
+    """Return the cluster of a picture of which no group is known: its sequence, or itself."""
     source = image.fields.get("source", "")
-    if image.fields.get("group") not in (None, ""):
-        return f"{source}/group/{image.fields['group']}"
     if image.fields.get("sequence") not in (None, ""):
         return f"{source}/{image.fields.get('camera')}/{image.fields['sequence']}"
     return image.sha256
+
+
+def read_groups(path: Path = GROUPS) -> dict[str, str]:
+    """Return the group of each picture that preparation found company for, by SHA-256.
+
+    Raises:
+        FileError: If preparation has not written it.
+    """
+    return {str(k): str(v) for k, v in read_json(path, schema_version=1)["groups"].items()}
 
 
 def check_reference(dataset: Dataset, name: str) -> None:

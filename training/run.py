@@ -274,6 +274,8 @@ def fit(
     resumed = checkpoint if checkpoint.is_file() else None
     if resumed:
         log.info("going on with %s from %s", network, checkpoint)
+    # Bodies come in eval mode, and Lightning leaves modes alone; frozen norms stay in it.
+    module.network.train()
     with warnings.catch_warnings():
         # Lightning advises more loading workers than the cores have room for beside training.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")

@@ -13,9 +13,6 @@ from anonymization.detection.outputs import HEATMAPS, posed_label
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
-MASKED_SHAPES = ("outline", "rotated_box")
-"""Shapes that are made of a find's mask (obscuring/shapes.py)."""
-
 
 def limits(card: Card) -> Floats:
     """Return the thresholds by position in the taxonomy."""
@@ -71,10 +68,12 @@ class Floors:
 
 
 def with_masks(graph: GraphCard, card: Card) -> Bools:
-    """Tell of which labels the finds need a mask: to be judged by it, or hidden along it.
+    """Tell of which labels the finds have a mask: those that networks are taught outlines of.
+
+    A box hidden along its outline is hidden as a box.
 
     Returns:
         bool, shape (labels,).
     """
     specs = [card.taxonomy[name] for name in graph.classes]
-    return np.array([s.geometry == "mask" or s.shape in MASKED_SHAPES for s in specs], bool)
+    return np.array([s.geometry == "mask" for s in specs], bool)

@@ -10,7 +10,8 @@ out: its labels would lie in the wrong place.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from typing import Any
 from anonymization.files import FileError, read_json, sha256_of_file, sha256_of_json
 from data.manifest import Picture
 from data.sources.coco_objects import annotation_to_object
-from data.sources.listing import Digests, is_past, read_bytes
+from data.sources.listing import MISSING, Digests, is_inside, is_past, read_bytes
 from data.sources.protocol import Entry, Found, Labels, SourceError, UnreadableEntryError
 
 ANNOTATIONS = "annotations.json"
-MISSING = "missing"
+OUTSIDE = "outside"
 _MANIFEST_FIELDS = {f.name for f in fields(Picture)} - {"sha256", "source", "origin", "turn"}
 _COCO_FIELDS = {"id", "file_name", "width", "height", "keypoints_labelled", "license", "split_hint"}
 
@@ -71,7 +72,7 @@ class CocoSource:
         """List the pictures that the file names, with their digests, and the file's own."""
         digests = Digests()
         entries = [
-            [name, digests.of(path) if (path := self._root / name).is_file() else MISSING]
+            [name, digests.of_or_missing(self._root / name) if is_inside(name) else OUTSIDE]
             for name, record in sorted(self._records().items())
             if not is_past(record.values.get("retain_until"))
         ]
@@ -89,10 +90,17 @@ class CocoSource:
         records = self._records()
         return [Entry(name, sha256, _digest(records[name])) for name, sha256 in surveyed["entries"]]
 
+    def part(self, entries: Sequence[Entry]) -> CocoSource:
+        """Return a source that knows the labels of these entries alone."""
+        part = CocoSource(self._root)
+        records = self._records()
+        part._parsed = {entry.origin: records[entry.origin] for entry in entries}
+        return part
+
     def read(self, entry: Entry) -> Found:
         """Read one picture; its labels were read with the file."""
         if entry.key == MISSING:
-            raise UnreadableEntryError(f"named by {ANNOTATIONS}, but there is no such file")
+            raise UnreadableEntryError(f"named by {ANNOTATIONS}, but there is no such file here")
         record = self._records()[entry.origin]
         content = read_bytes(self._root, entry.origin)
         return Found(content, _manifest_fields(record.values), record.labels, record.size)
@@ -104,7 +112,8 @@ class CocoSource:
 
 
 def _digest(record: _Record) -> str:
-    return sha256_of_json([_manifest_fields(record.values), record.labels.to_dict()])
+    facts = [_manifest_fields(record.values), record.labels.to_dict(), record.size]
+    return sha256_of_json(facts)
 
 
 def _parse(path: Path) -> dict[str, _Record]:
@@ -113,7 +122,7 @@ def _parse(path: Path) -> dict[str, _Record]:
     except FileError as error:
         raise SourceError(str(error)) from error
     categories = _categories(values, path)
-    info = values.get("info") or {}
+    info = _checked_info(values.get("info") or {}, set(categories.values()), path)
     grouped = _grouped(values, path)
     records: dict[str, _Record] = {}
     for image in values["images"]:
@@ -123,6 +132,23 @@ def _parse(path: Path) -> dict[str, _Record]:
         labels = _labels(image, grouped[image["id"]], categories, info)
         records[name] = _Record(image, labels)
     return records
+
+
+def _checked_info(info: object, names: set[str], path: Path) -> Mapping[str, Any]:
+    if not isinstance(info, dict):
+        raise SourceError(f"{path}: info is {type(info).__name__}; expected an object")
+    for key in ("labelled", "partial"):
+        given = info.get(key)
+        if given is None:
+            continue
+        if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+            raise SourceError(f"{path}: info.{key} is {given!r}; expected a list of categories")
+        if not names.issuperset(given):
+            raise SourceError(
+                f"{path}: info.{key} names {sorted(set(given) - names)}; "
+                f"the file's categories are {', '.join(sorted(names))}"
+            )
+    return info
 
 
 def _categories(values: object, path: Path) -> dict[Any, str]:
@@ -160,6 +186,12 @@ def _checked_image(image: Mapping[str, Any], path: Path) -> str:
     for side in ("width", "height"):
         if not isinstance(image.get(side), int) or image[side] < 1:
             raise SourceError(f"{where} has {side} {image.get(side)!r}; expected whole pixels")
+    for key in ("latitude", "longitude"):
+        value = image.get(key)
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise SourceError(f"{where} has {key} {value!r}; expected degrees")
+    if not isinstance(image.get("attributes") or {}, dict):
+        raise SourceError(f"{where} has attributes {image['attributes']!r}; expected an object")
     until = image.get("retain_until")
     try:
         is_past(until)
@@ -179,8 +211,9 @@ def _labels(
     labelled = set(info["labelled"] if info.get("labelled") is not None else default)
     objects, problems = [], []
     for annotation in annotations:
-        label = categories.get(annotation.get("category_id"))
+        label = None
         try:
+            label = categories.get(annotation.get("category_id"))
             if label is None:
                 raise ValueError(f"unknown category {annotation.get('category_id')!r}")
             size = {"width": image["width"], "height": image["height"]}

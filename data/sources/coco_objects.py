@@ -7,8 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from anonymization.taxonomy import KEYPOINT_NAMES
 from data.coco import keypoints_from_flat
 from data.sources.protocol import LabelledObject
+
+KEYPOINT_NUMBERS = 3 * len(KEYPOINT_NAMES)
 
 
 def annotation_to_object(
@@ -29,17 +32,24 @@ def annotation_to_object(
     attributes = values.get("attributes") or {}
     if not isinstance(attributes, dict):
         raise ValueError(f"attributes are {attributes!r}; expected an object")
-    keypoints = values.get("keypoints") or None
-    if keypoints is not None:
-        keypoints_from_flat(keypoints)
     return LabelledObject(
         label=label,
         box_xyxy=_clipped_box(values.get("bbox"), width=width, height=height),
         segmentation=_segmentation(values.get("segmentation"), width=width, height=height),
-        keypoints=None if keypoints is None else [float(v) for v in keypoints],
+        keypoints=_keypoints(values.get("keypoints")),
         crowd=bool(values.get("iscrowd", 0)),
         attributes=attributes,
     )
+
+
+def _keypoints(value: object) -> list[float] | None:
+    """Return COCO's 51 numbers; another skeleton (landmarks of a face, say) is left out."""
+    if not value:
+        return None
+    if isinstance(value, list) and len(value) % 3 == 0 and len(value) != KEYPOINT_NUMBERS:
+        return None
+    keypoints_from_flat(value)  # type: ignore[arg-type]
+    return [float(v) for v in value]  # type: ignore[attr-defined]
 
 
 def _check_finite(values: Mapping[str, Any]) -> None:
@@ -76,14 +86,17 @@ def _segmentation(
         raise ValueError(f"segmentation is {type(value).__name__}; expected polygons or RLE")
     for polygon in value:
         _check_polygon(polygon, width=width, height=height)
-    return value
+    # A point or a line shows no outline; the box of such an object is as good as any other.
+    return [polygon for polygon in value if len(polygon) >= 6] or None
 
 
 def _check_polygon(polygon: object, *, width: int, height: int) -> None:
     if not isinstance(polygon, list) or not all(map(_is_number, polygon)):
         raise ValueError("a polygon is not a flat list of numbers")
-    if len(polygon) < 6 or len(polygon) % 2:
-        raise ValueError(f"a polygon has {len(polygon)} numbers; expected an even count of 6 or up")
+    if len(polygon) % 2:
+        raise ValueError(f"a polygon has {len(polygon)} numbers; expected an even count")
+    if not polygon:
+        return
     # Far-off corners make the rasterizer allocate memory for the whole way there.
     for values, size in ((polygon[::2], width), (polygon[1::2], height)):
         if min(values) < -size or max(values) > 2 * size:
@@ -128,4 +141,6 @@ def rle_runs(counts: str) -> list[int]:
             value -= 1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)
         value = shift = 0
+    if shift:
+        raise ValueError("mask counts end in the middle of a number")
     return runs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,7 +29,7 @@ class FolderSource:
         """List every file with its digest; none once they may be kept no longer."""
         digests = Digests()
         names = [] if is_past(self._retain_until) else picture_files(self._root)
-        entries = [[name, digests.of(self._root / name)] for name in names]
+        entries = [[name, digests.of_or_missing(self._root / name)] for name in names]
         digests.save()
         return {
             "entries": entries,
@@ -41,6 +41,11 @@ class FolderSource:
         """Return one entry per surveyed file."""
         about = f"sequences={self._sequences} retain_until={self._retain_until}"
         return [Entry(name, sha256, about) for name, sha256 in surveyed["entries"]]
+
+    def part(self, entries: Sequence[Entry]) -> FolderSource:
+        """Return this source: it holds no list of its files."""
+        del entries
+        return self
 
     def read(self, entry: Entry) -> Found:
         """Read one file; its subfolder is its sequence where configured so."""

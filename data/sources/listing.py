@@ -12,7 +12,7 @@ from data.layout import WORK
 from data.sources.protocol import SourceError, UnreadableEntryError
 
 ROOT_VARIABLE = "BLURLOOP_COLLECTION_ROOT"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+MISSING = "missing"
 CACHE = WORK / "digests.json"
 SCHEMA_VERSION = 1
 
@@ -51,10 +51,22 @@ def is_past(retain_until: str | None) -> bool:
 
 
 def picture_files(root: Path) -> list[str]:
-    """Return the picture files below a folder as sorted relative paths; hidden ones are skipped."""
+    """Return the picture files below a folder as sorted relative paths; hidden ones are skipped.
+
+    Linked folders are followed, each once, so that a link to a folder above ends.
+    """
+    from anonymization.formats.picture import SUFFIXES
+
     found: list[str] = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen = {root.resolve()}
+    for folder, folders, files in os.walk(root, followlinks=True):
+        kept = []
+        for name in sorted(folders):
+            target = (Path(folder) / name).resolve()
+            if not name.startswith(".") and target not in seen:
+                seen.add(target)
+                kept.append(name)
+        folders[:] = kept
         found += [
             (Path(folder) / name).relative_to(root).as_posix()
             for name in files
@@ -87,11 +99,29 @@ class Digests:
         self._changed = True
         return digest
 
+    def of_or_missing(self, path: Path) -> str:
+        """Return a file's SHA-256, or `MISSING` where it cannot be read: a link to nowhere, say."""
+        try:
+            return self.of(path) if path.is_file() else MISSING
+        except OSError:
+            return MISSING
+
     def save(self) -> None:
         """Write what was learned."""
         if self._changed:
             values = {"schema_version": SCHEMA_VERSION, "files": self._known}
             write_json(self._cache, values, indent=None)
+
+
+def is_inside(name: str) -> bool:
+    """Return whether a name stays inside its folder.
+
+    Links there are the user's own; a name out of a foreign annotation file is not.
+
+    >>> is_inside("a/b.jpg"), is_inside("../b.jpg"), is_inside("/etc/b.jpg")
+    (True, False, False)
+    """
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def read_bytes(root: Path, name: str) -> bytes:
@@ -100,8 +130,7 @@ def read_bytes(root: Path, name: str) -> bytes:
     Raises:
         UnreadableEntryError: If it cannot be read, or leads out of the source.
     """
-    # Links are the user's own; a name out of a foreign annotation file is not.
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    if not is_inside(name):
         raise UnreadableEntryError("its name leads out of the source folder")
     path = root / name
     try:

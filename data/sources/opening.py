@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from data.sources.coco import CocoSource, coco_folders
 from data.sources.folder import FolderSource
-from data.sources.listing import root_folder
+from data.sources.listing import is_past, root_folder
 from data.sources.protocol import Source, SourceError
 from data.street.config import StreetConfig
 
@@ -36,6 +36,12 @@ class CollectionConfig:
             raise SourceError(
                 f"collection.kind is {self.kind!r}; expected one of {', '.join(KINDS)}"
             )
+        try:
+            is_past(self.retain_until)
+        except (TypeError, ValueError) as error:
+            raise SourceError(
+                f"collection.retain_until is {self.retain_until!r}; expected YYYY-MM-DD or null"
+            ) from error
 
 
 def open_sources(config: CollectionConfig) -> list[Source]:

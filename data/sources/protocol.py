@@ -1,12 +1,12 @@
 """What collection asks of a source, and what a source answers.
 
 A source lists its entries cheaply (`survey`, `entries`) and gives one picture at a time (`read`).
-A new kind of source is one file with a class of these three methods and a line in `opening.py`.
+A new kind of source is one file with a class of these four methods and a line in `opening.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -121,6 +121,9 @@ class Source(Protocol):
 
     def entries(self, surveyed: Mapping[str, Any]) -> list[Entry]:
         """Return the entries of a survey, in an order that is quick to read."""
+
+    def part(self, entries: Sequence[Entry]) -> Source:
+        """Return a source that is quick to pickle and can read these entries at least."""
 
     def read(self, entry: Entry) -> Found:
         """Read one entry.

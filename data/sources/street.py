@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +43,11 @@ class StreetSource:
         return [
             Entry(f"{n // length:06d}/{n % length:03d}", self.id) for n in range(surveyed["scenes"])
         ]
+
+    def part(self, entries: Sequence[Entry]) -> StreetSource:
+        """Return this source: it holds no list of its scenes."""
+        del entries
+        return self
 
     def read(self, entry: Entry) -> Found:
         """Draw one scene; its whole sequence is drawn at once and remembered."""

@@ -26,6 +26,7 @@ from data.tracking.store import (
     TrackingError,
     experiment_id,
     open_client,
+    shown_address,
     tracking_uri,
 )
 from data.tracking.turns import (
@@ -192,7 +193,8 @@ def _open_run(stage: str, tracking: TrackingConfig, *, resume: str | None) -> St
         raise
     except Exception as error:
         raise TrackingError(
-            f"MLflow at {tracking_uri()} did not open a run for {stage}: {error}. "
+            f"MLflow at {shown_address(tracking_uri())} did not open a run for {stage}: "
+            f"{shown_address(str(error))}. "
             "Run `make doctor`, or the stage with tracking.enabled=false"
         ) from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,6 +70,15 @@ def experiment_name() -> str | None:
 def tracking_uri() -> str:
     """Return MLFLOW_TRACKING_URI, else the absolute address of the repository's `mlruns.db`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository() / 'mlruns.db'}"
+
+
+def shown_address(uri: str) -> str:
+    """Return an address as messages may show it: without a name and password.
+
+    >>> shown_address("postgresql://bob:s3cret@db:5432/mlflow")
+    'postgresql://...@db:5432/mlflow'
+    """
+    return re.sub(r"(?<=://)[^/@\s]*@", "...@", uri)
 
 
 def database_file(uri: str) -> Path | None:
@@ -147,9 +157,9 @@ def open_client(uri: str | None = None) -> Any:
     except TrackingError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = shown_address((str(error).strip() or type(error).__name__).splitlines()[0])
         raise TrackingError(
-            f"MLflow at {address} cannot be used: {reason}. "
+            f"MLflow at {shown_address(address)} cannot be used: {reason}. "
             "Correct MLFLOW_TRACKING_URI, start that server, or unset it to use mlruns.db"
         ) from error
 

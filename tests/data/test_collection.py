@@ -192,8 +192,99 @@ def test_a_run_killed_before_its_state_is_mended_by_the_next(
 
 def test_nothing_usable_is_an_error(tmp_path: Path, collected: Run) -> None:
     (tmp_path / "drive").mkdir()
-    with pytest.raises(CollectionError, match="no usable picture in folder-drive"):
+    with pytest.raises(CollectionError, match="folder-drive offers no picture"):
         collected("folder", tmp_path / "drive")
+
+
+def test_what_was_left_out_is_named_where_nothing_is_left(
+    coco_set: Callable[..., Path], collected: Run
+) -> None:
+    coco_set([1], images=[{"id": 1, "file_name": "1.png", "width": 80, "height": 64}])
+    with pytest.raises(CollectionError, match=r"all 1 were left out.*1\.png: named by"):
+        collected()
+
+
+def test_a_folder_past_its_date_is_deleted_before_the_loop_stops(
+    tmp_path: Path, draw: Callable[..., bytes], collected: Run
+) -> None:
+    (tmp_path / "drive").mkdir()
+    (tmp_path / "drive/1.png").write_bytes(draw(1))
+    collected("folder", tmp_path / "drive", retain_until="2999-01-01")
+    assert len(list(PICTURES.iterdir())) == 1
+    with pytest.raises(CollectionError, match="1 entries of the last turn, expired or gone"):
+        collected("folder", tmp_path / "drive", retain_until="2001-01-01")
+    assert list(PICTURES.iterdir()) == []
+    assert manifest().pictures == ()
+
+
+def test_a_date_that_is_none_is_refused_by_name() -> None:
+    with pytest.raises(SourceError, match=r"retain_until is '31\.12\.2026'; expected YYYY-MM-DD"):
+        CollectionConfig(kind="folder", retain_until="31.12.2026")
+
+
+def test_a_corrected_size_brings_the_picture_back(
+    coco_set: Callable[..., Path], collected: Run
+) -> None:
+    image = {"id": 1, "file_name": "images/1.png", "width": 80, "height": 64}
+    right = {"id": 2, "file_name": "images/2.png", "width": 80, "height": 64}
+    coco_set([1, 2], images=[{**image, "width": 90}, right])
+    collected()
+    assert len(manifest().pictures) == 1
+    coco_set([1, 2], images=[image, right])
+    collected()
+    assert len(manifest().pictures) == 2
+
+
+def test_sets_that_label_one_picture_differently_are_joined_class_by_class(
+    coco_set: Callable[..., Path], collected: Run, taxonomy: Taxonomy
+) -> None:
+    categories = [{"id": 1, "name": "person"}, {"id": 2, "name": "car"}]
+    box = {"id": 1, "image_id": 1}
+    coco_set([1], name="a", info={"labelled": ["person"], "partial": ["car"]},
+             categories=categories,
+             annotations=[{**box, "category_id": 1, "bbox": [5, 6, 20, 30]},
+                          {**box, "id": 2, "category_id": 2, "bbox": [1, 1, 9, 9]}])  # fmt: skip
+    coco_set([1], name="b", info={"labelled": ["car"], "partial": ["person"]},
+             categories=categories,
+             annotations=[{**box, "category_id": 1, "bbox": [5, 6, 21, 30]},
+                          {**box, "id": 2, "category_id": 2, "bbox": [1, 1, 9, 9]},
+                          {**box, "id": 3, "category_id": 2, "bbox": [30, 1, 9, 9]}])  # fmt: skip
+    for _ in range(2):  # the second run remembers the duplicate's labels
+        collected()
+        (image,) = dataset(taxonomy).images
+        assert (image.labelled, image.partial) == (("person", "vehicle"), ())
+        boxes = [
+            (a.class_name, a.box_xyxy[0], a.box_xyxy[2]) for a in dataset(taxonomy).annotations
+        ]
+        assert boxes == [("person", 5, 25), ("vehicle", 1, 10), ("vehicle", 30, 39)]
+    assert [p.source for p in manifest().pictures] == ["coco-a"]
+
+
+def test_mended_labels_leave_the_picture_to_its_owner(
+    coco_set: Callable[..., Path], collected: Run, taxonomy: Taxonomy
+) -> None:
+    coco_set([1], name="zzz")
+    collected()
+    coco_set([1], name="aaa")
+    mended = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 7, 7]}]
+    coco_set([1], name="zzz", annotations=mended)
+    collected()
+    assert [p.source for p in manifest().pictures] == ["coco-zzz"]
+    assert dataset(taxonomy).annotations[0].box_xyxy == (0, 0, 7, 7)
+
+
+def test_a_link_to_nowhere_is_listed_and_linked_folders_are_followed_once(
+    tmp_path: Path, draw: Callable[..., bytes], collected: Run
+) -> None:
+    for number, folder in enumerate(("drive", "elsewhere")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_bytes(draw(number))
+    (tmp_path / "drive/gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "drive/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "drive")
+    collected("folder", tmp_path / "drive")
+    assert sorted(p.origin for p in manifest().pictures) == ["1.png", "more/1.png"]
+    assert [r.origin for r in manifest().rejected] == ["gone.png"]
 
 
 def test_a_missing_root_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from data.preparation import (
     PreparationError,
     Prepared,
     image_to_member,
+    larger_groups,
     report,
     split,
 )
@@ -82,6 +83,17 @@ def test_the_same_data_again_is_the_same_split_and_digest(taxonomy: Taxonomy) ->
     first, second = prepare(data, taxonomy), prepare(data, taxonomy)
     assert report(first, taxonomy) == report(second, taxonomy)
     assert release_numbers("folder-a") == [1]
+
+
+def test_pictures_with_company_are_named_with_the_first_of_their_group(
+    taxonomy: Taxonomy,
+) -> None:
+    data = dataset(images(range(12)))
+    alike = hashes(data)
+    alike[sha(3)] = alike[sha(7)]
+    found = larger_groups(split(data, alike, taxonomy, CONFIG).groups)
+    assert set(found) == {sha(3), sha(7)}
+    assert len(set(found.values())) == 1
 
 
 def test_later_pictures_wait_and_nobody_changes_sides(taxonomy: Taxonomy) -> None:

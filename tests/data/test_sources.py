@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from data.sources.coco import CocoSource, coco_folders
 from data.sources.coco_objects import annotation_to_object, rle_runs
 from data.sources.protocol import Labels, SourceError, UnreadableEntryError
 
+IMAGE = {"id": 1, "file_name": "images/1.png", "width": 80, "height": 64}
 GOOD = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 6, 20, 30]}
 
 
@@ -30,13 +32,34 @@ GOOD = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 6, 20, 30]}
         ({"segmentation": {"size": [64, 80], "counts": "~~~"}}, "not compressed COCO RLE"),
         ({"segmentation": [[1, 2, 3]]}, "a polygon has 3 numbers"),
         ({"segmentation": [[0, 0, 1e9, 0, 5, 5]]}, "far outside"),
-        ({"keypoints": [1, 2, 2]}, "3 keypoint numbers; expected 51"),
+        ({"keypoints": [1, 2, 2, 4]}, "4 keypoint numbers; expected 51"),
+        ({"segmentation": {"size": [64, 80], "counts": "P`1P"}}, "middle of a number"),
         ({"attributes": "face"}, "expected an object"),
     ],
 )
 def test_a_wrong_annotation_is_refused_with_its_reason(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         annotation_to_object({**GOOD, **change}, "person", width=80, height=64)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"keypoints": [1, 2, 2] * 5},
+        {"segmentation": [[]]},
+        {"segmentation": [[1, 2, 3, 4]]},
+    ],
+)
+def test_an_extra_that_nobody_uses_costs_no_box(extra: dict[str, Any]) -> None:
+    thing = annotation_to_object({**GOOD, **extra}, "face", width=80, height=64)
+    assert thing.box_xyxy == (5, 6, 25, 36)
+    assert (thing.keypoints, thing.segmentation) == (None, None)
+
+
+def test_a_line_beside_an_outline_is_left_out_of_it() -> None:
+    polygons = [[1, 2, 3, 4], [5, 6, 25, 6, 25, 36]]
+    thing = annotation_to_object({**GOOD, "segmentation": polygons}, "face", width=80, height=64)
+    assert thing.segmentation == polygons[1:]
 
 
 def test_a_box_is_clipped_to_the_picture() -> None:
@@ -90,6 +113,11 @@ def labels_of(root: Path) -> Labels:
         ({"annotations": [{"id": 4, "image_id": 99}]}, "names no image"),
         ({"categories": [{"id": 1}]}, "lacks its id or name"),
         ({"images": None}, "is not COCO"),
+        ({"info": {"labelled": "person"}}, "expected a list of categories"),
+        ({"info": {"partial": ["persons"]}}, r"names \['persons'\]; the file's categories are dog"),
+        ({"info": [1]}, "info is list"),
+        ({"images": [{**IMAGE, "latitude": float("nan")}]}, "latitude nan"),
+        ({"images": [{**IMAGE, "attributes": ["wet"]}]}, r"attributes \['wet'\]"),
     ],
 )
 def test_a_broken_file_is_refused_by_name(
@@ -109,3 +137,27 @@ def test_a_name_that_leads_out_of_the_set_is_not_read(coco_set: Callable[..., Pa
     source = CocoSource(coco_set([1], images=[image]))
     with pytest.raises(UnreadableEntryError, match="leads out of the source folder"):
         source.read(source.entries(source.survey())[0])
+
+
+def test_a_file_outside_the_set_is_not_even_digested(coco_set: Callable[..., Path]) -> None:
+    image = {**IMAGE, "file_name": "../first/images/1.png"}
+    entries = CocoSource(coco_set([1], images=[image])).survey()["entries"]
+    assert [len(digest) for _, digest in entries] != [64]
+
+
+def test_a_category_that_is_no_number_leaves_its_annotation_out(
+    coco_set: Callable[..., Path],
+) -> None:
+    labels = labels_of(coco_set([1], annotations=[{**GOOD, "category_id": [1]}]))
+    assert (labels.objects, labels.labelled) == ((), ())
+    assert "annotation 1" in labels.problems[0]
+
+
+def test_a_part_of_a_set_holds_the_labels_of_that_part_alone(
+    coco_set: Callable[..., Path],
+) -> None:
+    source = CocoSource(coco_set([1, 2, 3]))
+    entries = source.entries(source.survey())
+    part = pickle.loads(pickle.dumps(source.part(entries[1:2])))
+    assert part.read(entries[1]) == source.read(entries[1])
+    assert len(pickle.dumps(part)) < len(pickle.dumps(source))

@@ -97,7 +97,7 @@ def judged(
     monkeypatch.setattr(Detector, "from_bundle", lambda *_, **__: made)
     bundle = Bundle(root, CARD, {})
     config = EvaluationConfig()
-    results = list(stage.evaluate(bundle, dataset, TAXONOMY, config, seed=1))
+    results = list(stage.evaluate(bundle, dataset, TAXONOMY, config, seed=1, groups={}))
     summary = stage.summarized(results, TAXONOMY, config, 1)
     summary |= {"split": "reference", "taxonomy_gated": list(TAXONOMY.gated)}
     return judge(summary, {"leaks": []}, None, CONFIG, gated=TAXONOMY.gated)

@@ -153,3 +153,40 @@ def test_an_object_without_a_true_mask_adds_nothing_to_the_mask_loss(losses: Any
     labels["has_mask"] = torch.tensor([False])
 
     assert float(losses(network, labels)["mask"]) == 0
+
+
+def test_an_object_that_no_box_fits_has_the_box_nearest_to_it_and_nobody_elses_class() -> None:
+    boxes = torch.tensor([[0.0, 0, 40, 80], [60, 0, 100, 80]])
+    target = {
+        # A face of its own in each of two persons, of which the second fits no box either.
+        "boxes": torch.tensor([[0.0, 0, 40, 80], [60, 10, 70, 20], [60, 0, 80, 40]]),
+        "labels": torch.tensor([0, 1, 0]),
+        "labelled": torch.ones(2, dtype=torch.bool),
+        "ignored_boxes": torch.zeros(0, 4),
+        "ignored_labels": torch.zeros(0, dtype=torch.int64),
+    }
+    found = match(boxes, target, Matcher(0.6, 0.3, allow_low_quality_matches=True))
+    # The second box is nearest to the face and to the second person: both classes ask for it.
+    assert found.labels.tolist() == [[1, 0], [1, 1]]
+    assert found.objects.tolist() == [0, 2]
+    alone = {**target, "boxes": target["boxes"][:2], "labels": target["labels"][:2]}
+    found = match(boxes, alone, Matcher(0.6, 0.3, allow_low_quality_matches=True))
+    assert found.labels.tolist() == [[1, 0], [0, 1]]
+    assert found.objects.tolist() == [0, 1]
+    far = {**alone, "boxes": torch.tensor([[0.0, 0, 40, 80], [200, 200, 210, 210]])}
+    found = match(boxes, far, Matcher(0.6, 0.3, allow_low_quality_matches=True))
+    assert found.positive.tolist() == [True, False]
+
+
+def test_a_box_near_two_objects_goes_to_the_nearer() -> None:
+    boxes = torch.tensor([[0.0, 0, 40, 40], [100, 0, 140, 40]])
+    target = {
+        "boxes": torch.tensor([[0.0, 0, 30, 40], [0, 0, 40, 39]]),
+        "labels": torch.tensor([0, 1]),
+        "labelled": torch.ones(2, dtype=torch.bool),
+        "ignored_boxes": torch.zeros(0, 4),
+        "ignored_labels": torch.zeros(0, dtype=torch.int64),
+    }
+    found = match(boxes, target, Matcher(0.7, 0.3, allow_low_quality_matches=True))
+    assert found.labels.tolist() == [[1, 1], [0, 0]]
+    assert found.objects.tolist() == [1, 0]

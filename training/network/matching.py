@@ -68,11 +68,24 @@ def match(boxes: Tensor, target: dict[str, Tensor], matcher: Matcher) -> Match:
             best = iou[target["labels"] == name].amax(0)
             labels[best >= matcher.low_threshold, name] = UNKNOWN
             labels[best >= matcher.high_threshold, name] = POSITIVE
-        matched = matcher(iou)
-        positive = matched >= 0
-        objects = matched.clamp(min=0)
-        labels[positive, target["labels"][objects[positive]]] = POSITIVE
+        best, objects = iou.max(0)
+        positive = best >= matcher.high_threshold
+        if matcher.allow_low_quality_matches:
+            nearest = _nearest(iou) & ~positive
+            labels[torch.where(nearest)[1], target["labels"][torch.where(nearest)[0]]] = POSITIVE
+            objects = torch.where(nearest.any(0), (iou * nearest).argmax(0), objects)
+            positive = positive | nearest.any(0)
     return Match(labels, objects, positive)
+
+
+def _nearest(iou: Tensor) -> Tensor:
+    """Return the boxes nearest to each object, bool (G, R): an object that no box fits has those.
+
+    torchvision's `Matcher` keeps such boxes too, but gives each to the object that lies nearest to
+    the box, which may be another one, of another class: a small face's anchor taught a person.
+    """
+    top = iou.amax(1, keepdim=True)
+    return (iou == top) & (top > 0)
 
 
 def _spare_ignored(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.taxonomy import KEYPOINT_NAMES, MIRRORED, Taxonomy
-from data.coco import Annotation, Image, box_to_mask, ellipse_to_mask
+from data.coco import Annotation, Image
 from training.config import KEYPOINT, MASK, AugmentationConfig, InputConfig
 
 # Albumentations asks the package index for a newer version when it is imported; training must
@@ -396,12 +396,8 @@ def to_target(
 
 
 def _drawn(sample: Sample, row: int, geometries: tuple[str, ...]) -> NDArray[np.bool_] | None:
-    """Return an object's true mask, or None for an outline class whose outline is unlabelled."""
-    height, width = sample.size
-    x0, y0, x1, y1 = (float(v) for v in sample.boxes[row])
-    geometry = geometries[sample.labels[row]]
-    if geometry == "ellipse":
-        return ellipse_to_mask((x0, y0, x1, y1), height=height, width=width)
-    if geometry == "box":
-        return box_to_mask((x0, y0, x1, y1), height=height, width=width)
-    return sample.masks[row]
+    """Return an object's true mask, or None where there is none to teach.
+
+    The outline of a box or an ellipse follows from its box, and nobody asks a network for it.
+    """
+    return sample.masks[row] if geometries[sample.labels[row]] == "mask" else None
