@@ -77,11 +77,13 @@ class AnonymizedImage:
         pixels: The anonymized picture, of the source's shape and type.
         detections: What was found.
         spared: Which of it regions left as it was.
+        warning: What its metadata say of its projection and could not be followed; None if nothing.
     """
 
     pixels: NDArray[Any] = field(repr=False)
     detections: Detections
     spared: tuple[Spared, ...] = ()
+    warning: str | None = None
 
 
 class Anonymizer:
@@ -218,19 +220,22 @@ class Anonymizer:
             implying_head=settings.implying_head(taxonomy),
         )
 
-    def __call__(self, pixels: NDArray[np.uint8], *, name: str = "") -> AnonymizedImage:
+    def __call__(
+        self, pixels: NDArray[np.uint8], *, name: str = "", xmp: bytes = b""
+    ) -> AnonymizedImage:
         """Anonymize upright RGB pixels, uint8 (H, W, 3).
 
         Args:
             pixels: The picture.
             name: Path that the globs of regions are compared with.
+            xmp: Its XMP, as `Picture.xmp`, by which a panorama is known as one.
         """
         height, width = pixels.shape[:2]
-        view = self.view(b"", width, height)
+        view = self.view(xmp, width, height)
         found = self.detect(pixels, view=view)
         decided = self.decide(found, name=name, width=width, height=height, view=view)
         hidden = self.hide(pixels, decided)
-        return AnonymizedImage(hidden, decided.detections, decided.spared)
+        return AnonymizedImage(hidden, decided.detections, decided.spared, view.warning)
 
     def view(self, xmp: bytes, width: int, height: int) -> ChosenProjection:
         """Decide how a picture is looked at: flat, or as a panorama.
@@ -439,7 +444,7 @@ class Anonymizer:
         hidden = self.hide(picture.native, decided, cmyk=cmyk, regions=regions)
         content = encode(picture, hidden, recompress=recompress, hidden=hidden_parts(regions))
         write_output(target, content, overwrite=overwrite)
-        return AnonymizedImage(hidden, decided.detections, decided.spared)
+        return AnonymizedImage(hidden, decided.detections, decided.spared, view.warning)
 
 
 def _generators(settings: Settings, seed: int | None) -> dict[str, FaceGenerator]:

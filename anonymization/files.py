@@ -37,6 +37,26 @@ def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def parse_json(text: str) -> Any:
+    """Parse JSON that a person may have edited: a key given twice is an error.
+
+    Python takes the last, so that what stands above it would be lost without a word.
+
+    Raises:
+        ValueError: If it is not JSON, or an object has a key twice.
+    """
+    return json.loads(text, object_pairs_hook=_without_repeats)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} is given twice")
+    return found
+
+
 def read_json(path: Path, *, schema_version: int | None = None) -> Any:
     """Read a JSON file and check its `schema_version` where one is asked for.
 

@@ -8,7 +8,7 @@ person draws (polygons, masks, rotated boxes) is hidden whatever shape the class
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +20,10 @@ import numpy as np
 from anonymization.detection.finds import NUM_KEYPOINTS, Detections
 from anonymization.drawing import drawn_outline, numbers
 from anonymization.errors import BlurloopError
-from anonymization.files import sha256_of_json
+from anonymization.files import parse_json, sha256_of_json
 from anonymization.obscuring.obscure import class_spec
 from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline, region
-from anonymization.taxonomy import Taxonomy
+from anonymization.taxonomy import ClassSpec, Taxonomy
 
 SCHEMA_VERSION = 1
 SUFFIX = ".json"
@@ -37,6 +37,7 @@ _FIND_KEYS = (
     "merged_box",
     "rotated_box",
     "polygons",
+    "outline_box",
     "rle",
     "keypoints",
     "source",
@@ -106,6 +107,7 @@ class KnownRegions:
         height: int,
         sha256: str | None = None,
         wraps: bool = False,
+        bundle: str | None = None,
     ) -> KnownFinds:
         """Return what is known of a picture.
 
@@ -116,12 +118,22 @@ class KnownRegions:
             height: Rows of the upright picture.
             sha256: Of the picture's file, to compare where the document states one.
             wraps: As `document_to_finds`.
+            bundle: Digest of the bundle by whose margins and shapes finds are hidden; None where
+                those are the defaults.
 
         Raises:
             KnownRegionsError: If there is no document for it, or one for another picture: what
-                nobody looked at must not pass as having nothing to hide.
+                nobody looked at must not pass as having nothing to hide. Or if a bundle found
+                these, and none is given: its margins may be wider than the defaults.
         """
         values, where = self._document(name)
+        maker = values.get("bundle")
+        if maker and bundle is None:
+            raise KnownRegionsError(
+                f"{where} is of bundle {str(maker)[:12]}, which has margins and shapes of its own; "
+                "name it with --model (no network is run), or set `bundle` to null to hide with "
+                "the defaults"
+            )
         found = document_to_finds(
             values, taxonomy, width=width, height=height, where=where, wraps=wraps
         )
@@ -159,14 +171,21 @@ class KnownRegions:
                 )
             return self._only, self.path
         path = self.path / (name + SUFFIX)
-        return _read(path), path
+        values = _read(path)
+        stated = _picture_of(values, path).get("name")
+        # The last part alone: a run may start from a folder above.
+        if isinstance(stated, str) and Path(stated).name != Path(name).name:
+            raise KnownRegionsError(
+                f"{path} has known regions of picture {stated!r}, not of {name!r}"
+            )
+        return values, path
 
 
 def _read(path: Path) -> Any:
     try:
         if path.stat().st_size > FILE_MAX_BYTES:
             raise KnownRegionsError(f"{path} is larger than {FILE_MAX_BYTES} bytes")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise KnownRegionsError(
             f"{path} is missing; write it with --write-detections, or give an empty list of finds "
@@ -227,15 +246,17 @@ def document_to_finds(
     listed = values.get("finds")
     if not isinstance(listed, list):
         raise KnownRegionsError(f"{where}: finds is {listed!r}; expected a list")
-    parts, outlines = [], {}
+    parts: list[Detections] = []
+    outlines: dict[int, Outline] = {}
     for position, value in enumerate(listed):
         try:
-            part, outline = _find(value, taxonomy, width, height, wraps=wraps)
+            found = _find(value, taxonomy, width, height, wraps=wraps)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise KnownRegionsError(f"{where}: find {position} cannot be read: {error}") from error
-        parts.append(part)
-        if outline is not None:
-            outlines[position] = outline
+        for part, outline in found:
+            if outline is not None:
+                outlines[len(parts)] = outline
+            parts.append(part)
     return KnownFinds(Detections.concatenate(parts), outlines, sha256_of_json(values))
 
 
@@ -247,7 +268,8 @@ def _only_known(values: Mapping[str, Any], known: Sequence[str], what: str) -> N
 
 def _find(
     value: Any, taxonomy: Taxonomy, width: int, height: int, *, wraps: bool
-) -> tuple[Detections, Outline | None]:
+) -> list[tuple[Detections, Outline | None]]:
+    """Return the find; two where its outline crosses a panorama's seam and its box does not."""
     if not isinstance(value, Mapping):
         raise ValueError(f"it is {value!r}; expected an object")
     for key in value:
@@ -266,8 +288,9 @@ def _find(
         box = [float(v) for v in outline.box_xyxy]
     else:
         raise ValueError("it has neither box, rotated_box, polygons nor rle")
-    if wraps and outline is not None:
-        box = _reaching(box, outline, width)
+    if outline is not None and "box" in value and value.get("outline_box") != value["box"]:
+        columns = (-width, 2 * width) if wraps else (0, width)
+        outline = _with_box(outline, box, taxonomy[name], columns, height)
     keypoints = None
     if value.get("keypoints") is not None:
         rows = [numbers(point, 3, "keypoint") for point in value["keypoints"]]
@@ -284,15 +307,37 @@ def _find(
     if value.get("merged_box") is not None:
         merged = np.array([numbers(value["merged_box"], 4, "merged_box")], np.float32)
         found = dataclasses.replace(found, merged_xyxy=merged)
-    return found, outline
+    if not wraps or outline is None:
+        return [(found, outline)]
+    x0, _, x1, _ = outline.box_xyxy
+    crosses = x0 < min(0.0, box[0]) or x1 > max(float(width), box[2])
+    if not crosses:
+        return [(found, outline)]
+    # By its own box it would not be copied, and by a larger one its shape would be another.
+    drawn = dataclasses.replace(found, boxes_xyxy=np.array([outline.box_xyxy], np.float32))
+    return [(found, None), (drawn, outline)]
 
 
-def _reaching(box: list[float], outline: Outline, width: int) -> list[float]:
-    """Return a box that crosses a panorama's seam with what was drawn, so that it is copied."""
-    x0, y0, x1, y1 = (float(v) for v in outline.box_xyxy)
-    if x0 >= 0 and x1 <= width:
-        return box
-    return [min(box[0], x0), min(box[1], y0), max(box[2], x1), max(box[3], y1)]
+def _with_box(
+    outline: Outline, box: Sequence[float], spec: ClassSpec, limits: tuple[int, int], height: int
+) -> Outline:
+    """Return an outline with the box that a person gave beside it, or moved since it was drawn.
+
+    Classes that are hidden along their outline are not hidden by their box.
+    """
+    if spec.shape not in ("outline", "rotated_box"):
+        return outline
+    x0, y0 = math.floor(min(box[0], outline.x0)), math.floor(min(box[1], outline.y0))
+    rows, columns = outline.mask.shape
+    x1 = math.ceil(max(box[2], outline.x0 + columns))
+    y1 = math.ceil(max(box[3], outline.y0 + rows))
+    x0, y0, x1, y1 = max(x0, limits[0]), max(y0, 0), min(x1, limits[1]), min(y1, height)
+    mask = np.zeros((y1 - y0, x1 - x0), bool)
+    left, top = outline.x0 - x0, outline.y0 - y0
+    mask[top : top + rows, left : left + columns] = outline.mask
+    left, top = max(math.floor(box[0]) - x0, 0), max(math.floor(box[1]) - y0, 0)
+    mask[top : math.ceil(box[3]) - y0, left : math.ceil(box[2]) - x0] = True
+    return Outline(x0, y0, mask)
 
 
 def _box(values: Any, width: int, height: int) -> list[float]:
@@ -342,6 +387,7 @@ def finds_to_document(
         polygons = _polygons(finds, index, taxonomy, width, height, mask_threshold)
         if polygons:
             row["polygons"] = polygons
+            row["outline_box"] = row["box"]
         if np.isfinite(detections.keypoints[index]).all():
             row["keypoints"] = np.round(detections.keypoints[index], 2).tolist()
         row["source"] = detections.sources[index]

@@ -308,7 +308,13 @@ def _area(values: Any, position: int, folder: Path) -> Area:
     rest["name"] = str(rest.get("name", name))
     mask = rest.pop("mask", None)
     if mask is not None:
-        rest["mask"], rest["digest"] = _read_mask(folder / str(mask), rest["name"])
+        opaque = rest.get("kind") != INTEREST
+        rest["mask"], rest["digest"] = _read_mask(folder / str(mask), rest["name"], opaque=opaque)
+    for key in ("pictures", "classes"):
+        if key in rest and not rest[key]:
+            raise RegionError(
+                f"region {rest['name']!r}: {key} is empty; name some, or leave it out to mean all"
+            )
     try:
         rest["polygon"] = tuple((float(x), float(y)) for x, y in rest.get("polygon") or ())
         pictures = rest.get("pictures") or ()
@@ -324,11 +330,20 @@ def _area(values: Any, position: int, folder: Path) -> Area:
         raise RegionError(f"region {rest['name']!r} cannot be read: {error}") from error
 
 
-def _read_mask(path: Path, name: str) -> tuple[Bools, str]:
+def _read_mask(path: Path, name: str, *, opaque: bool) -> tuple[Bools, str]:
+    """Read where a mask is bright; where it spares objects, what is see-through does not count.
+
+    Programs often keep erased pixels white.
+    """
     from anonymization.formats.picture import PictureError, read_picture
 
     try:
-        pixels = read_picture(path).pixels
-        return np.asarray(pixels.max(axis=2) >= 128), sha256_of_file(path)
+        picture = read_picture(path)
+        mask = np.asarray(picture.pixels.max(axis=2) >= 128)
+        if opaque and picture.encoding.mode.endswith("A"):
+            alpha = picture.native[..., -1]
+            full = np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else 1.0
+            mask &= alpha >= full / 2
+        return mask, sha256_of_file(path)
     except (PictureError, OSError) as error:
         raise RegionError(f"region {name!r}: its mask cannot be read: {error}") from error

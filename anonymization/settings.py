@@ -7,7 +7,7 @@ the latter last. Checked against the classes that the bundle, or the known regio
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anonymization.errors import BlurloopError
+from anonymization.files import parse_json
 from anonymization.taxonomy import (
     METHODS,
     SHAPES,
@@ -313,6 +314,23 @@ def _value(raw: str) -> Any:
         return raw
 
 
+@functools.cache
+def _loader() -> Any:
+    """Return PyYAML's safe loader, which refuses a key given twice: it would take the last."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            for name in names:
+                if names.count(name) > 1:
+                    line = node.start_mark.line + 1
+                    raise ValueError(f"key {name!r} is given twice, in what begins at line {line}")
+            return dict(super().construct_mapping(node, deep))
+
+    return Loader
+
+
 def read_structured(path: Path, *, schema_version: int, keys: tuple[str, ...]) -> dict[str, Any]:
     """Read a YAML or JSON file that an operator wrote.
 
@@ -331,7 +349,8 @@ def read_structured(path: Path, *, schema_version: int, keys: tuple[str, ...]) -
         if size > FILE_MAX_BYTES:
             raise SettingsError(f"{path} has {size} bytes; at most {FILE_MAX_BYTES} are read")
         text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        is_json = path.suffix.lower() == ".json"
+        values = parse_json(text) if is_json else yaml.load(text, _loader())  # noqa: S506
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:

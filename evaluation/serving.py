@@ -23,14 +23,16 @@ class Record(TypedDict):
     Attributes:
         picture: Base64 text of the anonymized picture, PNG.
         detections: `class`, `score`, `box_xyxy` (picture pixels) and `source` of each find.
+        warning: What its metadata say of its projection and could not be followed, or empty.
     """
 
     picture: str
     detections: list[dict[str, Any]]
+    warning: str
 
 
-def to_pixels(text: str) -> Any:
-    """Return uint8 RGB pixels, shape (H, W, 3), of a picture file's base64 text.
+def to_picture(text: str) -> Any:
+    """Return the `Picture` of a picture file's base64 text.
 
     Raises:
         ValueError: If it is no base64. MLflow's server answers it as a bad request.
@@ -49,7 +51,7 @@ def to_pixels(text: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture"
         path.write_bytes(content)
-        return read_picture(path).pixels
+        return read_picture(path)
 
 
 def to_record(image: Any, names: tuple[str, ...]) -> Record:
@@ -70,7 +72,7 @@ def to_record(image: Any, names: tuple[str, ...]) -> Record:
         for index, score, box, source in rows
     ]
     picture = base64.b64encode(encoded.getvalue()).decode()
-    return {"picture": picture, "detections": detections}
+    return {"picture": picture, "detections": detections, "warning": image.warning or ""}
 
 
 class ServedAnonymizer(PythonModel):  # type: ignore[misc,unused-ignore]
@@ -89,7 +91,9 @@ class ServedAnonymizer(PythonModel):  # type: ignore[misc,unused-ignore]
     ) -> list[Record]:
         """Anonymize each picture; one that fails fails the whole request, so none leaks."""
         del context, params  # MLflow's interface; the pictures are all that is used
-        return [to_record(self.anonymizer(to_pixels(text)), self.names) for text in model_input]
+        pictures = (to_picture(text) for text in model_input)
+        made = (self.anonymizer(p.pixels, xmp=p.xmp) for p in pictures)
+        return [to_record(image, self.names) for image in made]
 
 
 mlflow.models.set_model(ServedAnonymizer())

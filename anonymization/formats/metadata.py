@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from anonymization.errors import BlurloopError
 from anonymization.formats.exif import Exif, read_exif
 from anonymization.formats.icc import clean_icc
-from anonymization.formats.text import is_text
+from anonymization.formats.text import is_cut_code, is_text
 from anonymization.formats.xmp import READ_MAX_BYTES, clean_xmp
 
 GROUPS = ("exif", "gps", "xmp", "icc", "iptc", "comment")
@@ -126,6 +126,7 @@ def clean_iptc(iptc: bytes, *, position: bool = True) -> bytes:
         position: Keep city, country and the like.
     """
     kept, at = b"", 0
+    texts = []
     while at + 5 <= len(iptc) and iptc[at] == 0x1C:
         record, number, size = struct.unpack_from(">BBH", iptc, at + 1)
         value = iptc[at + 5 : at + 5 + size]
@@ -134,7 +135,8 @@ def clean_iptc(iptc: bytes, *, position: bool = True) -> bytes:
         at += 5 + size
         if _is_kept(record, number, value) and (position or number not in _IPTC_PLACES):
             kept += struct.pack(">BBBH", 0x1C, record, number, size) + value
-    return kept if len(kept) <= _IPTC_MAX_BYTES else b""
+            texts.append(value.decode("latin-1"))
+    return kept if len(kept) <= _IPTC_MAX_BYTES and not is_cut_code(texts) else b""
 
 
 def _is_kept(record: int, number: int, value: bytes) -> bool:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 
 from anonymization.formats.icc import MAX_BYTES as ICC_MAX_BYTES
 from anonymization.formats.metadata import Metadata, MetadataPolicy, clean
-from anonymization.formats.text import is_text
+from anonymization.formats.text import is_cut_code, is_text
+from anonymization.formats.xmp import tells_place
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"pHYs": 9, b"mDCV": 24, b"cLLI": 8}
 """Chunks that say how pixels look, and how long they are."""
 
 _XMP = b"XML:com.adobe.xmp"
+_OTHERS = re.compile(r"xml:|xmp|exif|icc|iptc|8bim|raw profile|photoshop", re.IGNORECASE)
+"""Keywords of text that belongs to another group of metadata."""
+
 _TEXT_MAX_BYTES = 16384
 """Bytes of text that are kept: more could hold a picture in pieces."""
 
@@ -54,7 +59,8 @@ def read_metadata(data: bytes, policy: MetadataPolicy) -> tuple[Metadata, bytes,
         Metadata, the source's XMP, and chunks of colour and text to be repeated as they are.
     """
     found: dict[bytes, bytes] = {}
-    repeated, texts = b"", 0
+    repeated, length = b"", 0
+    texts: list[tuple[bytes, bytes]] = []
     for name, content in chunks(data):
         if name == b"IDAT":
             found.setdefault(name, b"")
@@ -65,27 +71,37 @@ def read_metadata(data: bytes, policy: MetadataPolicy) -> tuple[Metadata, bytes,
             found.setdefault(name, content)
         elif name == b"iTXt" and content.startswith(_XMP + b"\x00\x00"):
             found.setdefault(_XMP, content.split(b"\x00", 5)[-1])
-        elif name in (b"tEXt", b"iTXt", b"tIME") and "comment" in policy:
-            texts += len(content)
-            plain = texts <= _TEXT_MAX_BYTES and _is_plain(name, content)
-            repeated += chunk(name, content) if plain else b""
+        elif name == b"tIME" and "comment" in policy and len(content) == 7:
+            repeated += b"" if name in found else chunk(name, content)
+            found.setdefault(name, content)
+        elif name in (b"tEXt", b"iTXt") and "comment" in policy:
+            length += len(content)
+            if length <= _TEXT_MAX_BYTES and _is_plain(name, content, policy):
+                texts.append((name, content))
+    if not is_cut_code(content.decode("latin-1") for _, content in texts):
+        repeated += b"".join(chunk(name, content) for name, content in texts)
     xmp = found.get(_XMP, b"")
     icc = _inflated(found.get(b"iCCP", b""))
     metadata = clean(policy, exif=found.get(b"eXIf", b""), xmp=xmp, icc=icc)
     return metadata, xmp, repeated
 
 
-def _is_plain(name: bytes, content: bytes) -> bool:
-    """Tell whether text is readable; compressed text goes, it may be a bomb."""
-    if name == b"tIME":
-        return len(content) == 7
+def _is_plain(name: bytes, content: bytes, policy: MetadataPolicy) -> bool:
+    """Tell whether text is readable; compressed text goes, it may be a bomb.
+
+    What programs write there of another group (`exif:GPSLatitude`, a packet of XMP) goes: that
+    group has a chunk of its own, which is looked at.
+    """
     key, _, rest = content.partition(b"\x00")
+    word = key.decode("latin-1")
+    if _OTHERS.match(word) or ("gps" not in policy and tells_place(word)):
+        return False
     if name == b"iTXt":
         parts = rest[2:].split(b"\x00", 2)
         if rest[:1] != b"\x00" or len(parts) != 3:
             return False
         rest = b" ".join(parts)
-    return is_text(key, max_bytes=79) and not key.startswith(b"Raw profile") and is_text(rest)
+    return is_text(key, max_bytes=79) and is_text(rest)
 
 
 def _inflated(profile: bytes) -> bytes:

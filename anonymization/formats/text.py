@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -50,6 +51,11 @@ def is_text(value: bytes, encoding: str = "", *, max_bytes: int = MAX_BYTES) -> 
 
 _UNREADABLE = frozenset(("Cc", "Cn", "Co", "Cs"))
 """Controls, unassigned and private characters, halves of surrogates: noise is full of them."""
+
+
+def is_cut_code(texts: Iterable[str]) -> bool:
+    """Tell whether bytes are written over several texts, each too short for `is_text` to mind."""
+    return sum(len(word) for text in texts for word in _WORD.findall(text)) >= 2 * _CODE
 
 
 def _looks_coded(text: str) -> bool:

@@ -7,9 +7,10 @@ motion photos, extended XMP and every namespace that is not listed go.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from anonymization.formats.text import is_text
+from anonymization.formats.text import is_cut_code, is_text
 
 MAX_BYTES = 65502
 """One JPEG marker less XMP's name; longer XMP is extended XMP, which carries pictures."""
@@ -49,7 +50,7 @@ NAMESPACES = {
 }
 _GOES = {"Thumbnails", "MakerNote", "OECF", "SpatialFrequencyResponse", "DeviceSettingDescription"}
 _PLACE = re.compile(
-    r"gps|latitude|longitude|altitude|location|city|country|state|sublocation|place|address|geo|coverage|region"
+    r"gps|latitude|longitude|altitude|location|city|country|state|sublocation|place|address|geo|coverage|region|ciadr|postal|pcode"
     r"|(?:lat|lon|alt)$",  # DJI's range finder: LRFTargetLat
     re.IGNORECASE,
 )
@@ -76,7 +77,7 @@ def clean_xmp(xmp: bytes, *, position: bool = True) -> bytes:
         copied = _copied(description, position=position, depth=0)
         if copied is not None and (len(copied) or any(_RDF not in name for name in copied.attrib)):
             kept.append(copied)
-    if not len(kept):
+    if not len(kept) or is_cut_code(_texts(kept)):
         return b""
     meta = ElementTree.Element(f"{{{_META}}}xmpmeta")
     meta.append(kept)
@@ -120,10 +121,22 @@ def _copied(
     return None if emptied else copied
 
 
+def _texts(element: ElementTree.Element) -> Iterator[str]:
+    """Yield all values of a packet: what each alone hides from `is_text` may be cut to pieces."""
+    for each in element.iter():
+        yield from each.attrib.values()
+        yield each.text or ""
+
+
 def _is_known(name: str, *, position: bool) -> bool:
     uri, _, local = name[1:].rpartition("}") if name.startswith("{") else ("", "", name)
     if uri in (_RDF, _XML):
         return True
     if uri not in _KNOWN or local in _GOES:
         return False
-    return position or not _PLACE.search(local)
+    return position or not tells_place(local)
+
+
+def tells_place(name: str) -> bool:
+    """Tell whether a property of this name says where a picture was taken, or somebody lives."""
+    return bool(_PLACE.search(name))

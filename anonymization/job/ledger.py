@@ -17,7 +17,7 @@ from anonymization.errors import BlurloopError
 from anonymization.files import sha256_of_file
 
 NAME = ".blurloop-ledger.jsonl"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class LedgerError(BlurloopError):
@@ -39,6 +39,7 @@ class Record:
         work: Digest of everything that decides what the result looks like.
         detections: Number of finds per class.
         spared: Finds that regions left as they were, as the report lists them.
+        extras: SHA-256 of what was written beside it, by kind.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Record:
     work: str
     detections: dict[str, int]
     spared: list[dict[str, Any]]
+    extras: dict[str, str]
 
 
 class Ledger:
@@ -132,4 +134,5 @@ def _record(line: str) -> Record | None:
     listed = isinstance(record.spared, list) and all(
         isinstance(one, dict) and isinstance(one.get("region"), str) for one in record.spared
     )
-    return record if counted and listed and isinstance(record.name, str) else None
+    named = isinstance(record.name, str) and isinstance(record.extras, dict)
+    return record if counted and listed and named else None

@@ -55,7 +55,14 @@ def _check_folders(job: Job, output: Path) -> None:
     for option, folder in (("--quarantine", job.quarantine), ("--extras", job.extras)):
         if folder and any(path.is_relative_to(resolved(folder)) for path in searched):
             raise UsageError(f"{option} {folder} holds an input folder; choose another")
-    if job.is_stream or job.audit is None:
+    if job.is_stream:
+        return
+    if job.extras and job.overlay_on_source and resolved(job.extras).is_relative_to(output):
+        raise UsageError(
+            f"--extras {job.extras} lies in the output folder, where overlays on the source would "
+            "be published; choose another"
+        )
+    if job.audit is None:
         return
     if resolved(job.quarantine_folder).is_relative_to(output):
         raise UsageError(

@@ -19,7 +19,7 @@ from typing import Any
 
 from anonymization.anonymizer import Anonymizer, Decided
 from anonymization.errors import BlurloopError
-from anonymization.files import check_output, sha256_of_json, write_output
+from anonymization.files import check_output, sha256_of_file, sha256_of_json, write_output
 from anonymization.formats.picture import Picture, decode, encode
 from anonymization.job.audit import Visible, audited, lowest_score, still_visible
 from anonymization.job.inputs import Task, one_line, pixels_in, read_source, shown
@@ -138,7 +138,7 @@ class Processor:
         work = self._work(task)
         if options.resume and self._ledger is not None:
             record = self._ledger.proves(task.name, source_sha256=sha256, work=work)
-            if record and all(path.is_file() for path in self._extras(task).values()):
+            if record and self._extras_intact(task, record):
                 done = FileResult(task.shown, ALREADY_DONE, shown(task.target))
                 found, spared = record.detections, record.spared
                 return Processed(dataclasses.replace(done, detections=found, spared=spared))
@@ -160,9 +160,11 @@ class Processor:
             work=work,
             detections=self._counts(made.decided),
             spared=self._spared(made.decided),
+            extras=extras,
         )
         notes = self._recorded(record)
-        result = self._result(task, made, ANONYMIZED, start, extras=extras, notes=notes)
+        beside = [shown(path) for path in self._extras(task).values()]
+        result = self._result(task, made, ANONYMIZED, start, extras=beside, notes=notes)
         return Processed(result, thumbnail)
 
     def _make(self, task: Task, data: bytes, sha256: str) -> _Made:
@@ -211,6 +213,7 @@ class Processor:
             height=picture.height,
             sha256=sha256,
             wraps=isinstance(view.projection, Equirectangular),
+            bundle=self._options.bundle,
         )
 
     def _audit(
@@ -248,7 +251,8 @@ class Processor:
         check_output(task.file, target, overwrite=replace)
         write_output(target, made.content, overwrite=replace)
         if replace:
-            task.target.unlink(missing_ok=True)
+            for older in (task.target, *self._extras(task).values()):
+                older.unlink(missing_ok=True)
         return Processed(self._result(task, made, QUARANTINED, start, output=target))
 
     def _result(
@@ -308,14 +312,26 @@ class Processor:
             where[TO_EDIT] = options.write_detections / (task.name + SUFFIX[DETECTIONS])
         return where
 
-    def _write_extras(self, task: Task, made: _Made) -> list[str]:
-        """Write what goes beside the picture; return the paths."""
+    def _extras_intact(self, task: Task, record: Record) -> bool:
+        """Tell whether what lies beside a picture is what the recorded run wrote there."""
+        try:
+            return all(
+                path.is_file() and sha256_of_file(path) == record.extras.get(kind)
+                for kind, path in self._extras(task).items()
+            )
+        except OSError:
+            return False
+
+    def _write_extras(self, task: Task, made: _Made) -> dict[str, str]:
+        """Write what goes beside the picture; return the SHA-256 of each kind."""
         replace = self._options.overwrite or self._options.resume
-        targets = self._extras(task)
-        for kind, target in targets.items():
+        written = {}
+        for kind, target in self._extras(task).items():
             check_output(task.file, target, overwrite=replace)
-            write_output(target, self._extra(kind, task, made), overwrite=replace)
-        return [shown(target) for target in targets.values()]
+            content = self._extra(kind, task, made)
+            write_output(target, content, overwrite=replace)
+            written[kind] = hashlib.sha256(content).hexdigest()
+        return written
 
     def _extra(self, kind: str, task: Task, made: _Made) -> bytes:
         anonymizer, decided = self._anonymizer, made.decided

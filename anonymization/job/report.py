@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -81,6 +82,20 @@ def _bundle(bundle: Bundle | None) -> dict[str, Any] | None:
         "digest": bundle.digest,
         "verdict": None if bundle.verdict is None else bundle.verdict.outcome,
     }
+
+
+def check_writable(path: Path) -> None:
+    """See that a report can be written before anything is done.
+
+    Raises:
+        ReportError: If it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ReportError(f"report {path} cannot be written: {error}") from error
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:

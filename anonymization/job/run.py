@@ -41,6 +41,7 @@ def run(job: Job) -> int:
     """
     from anonymization.formats.picture import SUFFIXES
     from anonymization.job.places import check_places, own_folders
+    from anonymization.job.report import ReportError, check_writable
     from anonymization.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -59,6 +60,8 @@ def run(job: Job) -> int:
         )
     )
     check_places(job, plan)
+    for path in filter(None, (job.report, job.report_html)):
+        check_writable(path)
     bundle = _bundle(job)
     from anonymization.pipeline import Cores
     from anonymization.regions import Regions
@@ -81,18 +84,24 @@ def run(job: Job) -> int:
     if interruption.signal:
         say("error: interrupted; what is written is whole, the rest is not written")
     _summarize(results)
-    _write_reports(
-        job,
-        bundle,
-        anonymizer,
-        results,
-        done,
-        offset=len(results) - len(done),
-        started=started,
-        seconds=time.monotonic() - clock,
-        complete=not interruption.signal,
-    )
-    return 128 + interruption.signal if interruption.signal else _exit_code(results)
+    code = 128 + interruption.signal if interruption.signal else _exit_code(results)
+    try:
+        _write_reports(
+            job,
+            bundle,
+            anonymizer,
+            results,
+            done,
+            offset=len(results) - len(done),
+            started=started,
+            seconds=time.monotonic() - clock,
+            complete=not interruption.signal,
+        )
+    except ReportError as error:
+        # Pictures are written by now: the code for nothing done would be wrong.
+        say(f"error: {error}")
+        return code or 1
+    return code
 
 
 def _stream_plan(job: Job) -> Plan:

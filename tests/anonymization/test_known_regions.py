@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from anonymization.anonymizer import Anonymizer
 from anonymization.detection.finds import Detections
 from anonymization.drawing import drawn_outline
 from anonymization.known_regions import (
@@ -18,6 +19,7 @@ from anonymization.known_regions import (
 )
 from anonymization.obscuring.obscure import obscured_mask
 from anonymization.settings import DEFAULT_TAXONOMY
+from data.coco import ellipse_to_mask
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "detections.schema.json"
 WIDTH, HEIGHT = 120, 80
@@ -208,3 +210,71 @@ def test_every_pixel_whose_centre_lies_in_a_ring_is_hidden_at_the_pictures_edge_
                 outline = drawn_outline({"polygons": [corners.tolist()]}, 50, 40)
                 assert outline is not None
                 assert not (inside & ~outline.on(0, 0, 50, 40)).any()
+
+
+def test_a_document_of_a_bundle_asks_for_it(tmp_path: Path) -> None:
+    values = written(network_finds()) | {"bundle": "b" * 64}
+    (tmp_path / "a.json").write_text(json.dumps(values))
+    known = KnownRegions(tmp_path / "a.json")
+    size = {"width": WIDTH, "height": HEIGHT}
+    with pytest.raises(KnownRegionsError, match="is of bundle bbbbbbbbbbbb, which has margins"):
+        known.of("a.jpg", DEFAULT_TAXONOMY, **size)
+    assert len(known.of("a.jpg", DEFAULT_TAXONOMY, **size, bundle="c" * 64).detections) == 4
+
+
+def test_a_document_in_a_folder_is_not_that_of_another_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg.json").write_text(json.dumps(document(name="cam7/b.jpg")))
+    (tmp_path / "c.jpg.json").write_text(json.dumps(document(name="above/c.jpg")))
+    known, size = KnownRegions(tmp_path), {"width": WIDTH, "height": HEIGHT}
+    with pytest.raises(KnownRegionsError, match=r"of picture 'cam7/b\.jpg', not of 'a\.jpg'"):
+        known.of("a.jpg", DEFAULT_TAXONOMY, **size)
+    assert not len(known.of("c.jpg", DEFAULT_TAXONOMY, **size).detections)
+
+
+def test_a_find_with_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    polygons = '"polygons": [[[1,1],[9,1],[9,9]]]'
+    find = f'{{"class": "person", {polygons}, {polygons}}}'
+    text = json.dumps(document()).replace('"finds": []', f'"finds": [{find}]')
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(KnownRegionsError, match="key 'polygons' is given twice"):
+        KnownRegions(tmp_path / "a.json")
+
+
+def test_a_box_that_was_moved_is_hidden_besides_the_outline_that_was_not() -> None:
+    values = written(network_finds())
+    before = hidden(read(values))
+    person = values["finds"][1]
+    assert person["class"] == "person"
+    assert person["outline_box"] == person["box"]
+    person["box"] = [85.0, 5.0, 114.5, 70.0]
+    after = hidden(read(values))
+    assert after[5:70, 85:115].all()
+    assert after[before].all()
+
+
+def test_a_box_beside_a_polygon_is_hidden_too() -> None:
+    line = [[20, 20], [40, 20], [40, 60], [20, 60]]
+    found = read(document({"class": "person", "box": [70, 10, 110, 70], "polygons": [line]}))
+    mask = hidden(found)
+    assert mask[10:70, 70:110].all()
+    assert mask[20:60, 20:40].all()
+    assert not mask[:, 52:60].any()
+
+
+def test_an_outline_across_the_seam_leaves_the_face_its_ellipse() -> None:
+    box = [100.0, 30.0, 114.0, 50.0]
+    over = [[107, 48], [130, 48], [130, 59], [107, 59]]
+    size = {"width": WIDTH, "height": WIDTH // 2}
+    values = document({"class": "face", "box": box, "polygons": [over]}, **size)
+    anonymizer = Anonymizer.for_known_regions(projection="equirectangular")
+    view = anonymizer.view(b"", **size)
+    known = document_to_finds(values, DEFAULT_TAXONOMY, **size, wraps=True)
+    decided = anonymizer.decide(
+        known.detections, name="", outlines=known.outlines, view=view, **size
+    )
+    stripes = np.full((WIDTH // 2, WIDTH, 3), 255, np.uint8)
+    stripes[:, ::2] = 0
+    changed = (anonymizer.hide(stripes, decided) != stripes).any(axis=2)
+    face = ellipse_to_mask((100, 30, 114, 50), height=WIDTH // 2, width=WIDTH)
+    assert changed[face].mean() > 0.95
+    assert changed[50:59, 0:9].mean() > 0.9  # beyond the seam

@@ -634,3 +634,54 @@ def test_a_place_in_xmp_goes_with_the_position() -> None:
     assert b"archive" in without
     assert b"Berlin" not in without
     assert b"Europe" not in without
+
+
+def text_chunk(keyword: bytes, text: bytes) -> bytes:
+    return png.chunk(b"tEXt", keyword + b"\x00" + text)
+
+
+def test_text_of_a_png_that_belongs_to_another_group_goes() -> None:
+    exif = "xmlns:exif='http://ns.adobe.com/exif/1.0/'"
+    packet = xmp_with(f"<exif:GPSLatitude {exif}>48,8.25N</exif:GPSLatitude>")
+    source = png_with(
+        text_chunk(b"Title", b"A street in spring"),
+        text_chunk(b"exif:GPSLatitude", b"48/1, 8/1, 1499/100"),
+        text_chunk(b"XML:com.adobe.xmp", packet),
+        text_chunk(b"Location", b"Rue de la Paix"),
+        *[png.chunk(b"tIME", bytes([7, 230, 5, n, 1, 1, 1])) for n in range(1, 9)],
+    )
+    without = MetadataPolicy.parse("exif,icc,comment")
+    for policy, place in ((without, False), (MetadataPolicy(), True)):
+        picture = decode(source, name="a.png", metadata=policy)
+        result = encode(picture, picture.native)
+        assert b"A street in spring" in result
+        assert b"GPSLatitude" not in result
+        assert b"48,8.25N" not in result
+        assert (b"Rue de la Paix" in result) is place
+        assert sum(name == b"tIME" for name, _ in png.chunks(result)) == 1
+
+
+def test_code_that_is_cut_over_many_values_goes() -> None:
+    code = base64.b64encode(np.random.default_rng(1).bytes(3000))
+    cut = [code[i : i + 190].decode() for i in range(0, len(code), 190)]
+    items = "".join(f"<rdf:li>{each}</rdf:li>" for each in cut)
+    packet = xmp_with(f"<dc:subject><rdf:Bag>{items}</rdf:Bag></dc:subject>")
+    assert clean_xmp(packet) == b""
+    parts = b"".join(iptc_set(25, code[i : i + 64]) for i in range(0, len(code), 64))
+    assert clean_iptc(parts) == b""
+    digest = b"f" * 64
+    words = f"<dc:identifier>{digest.decode()}</dc:identifier>"
+    assert digest in clean_xmp(xmp_with(words))
+
+
+def test_an_address_goes_with_the_position() -> None:
+    core = "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/"
+    inside = "".join(
+        f"<e:{name} xmlns:e='{core}'>{value}</e:{name}>"
+        for name, value in (("CiAdrExtadr", "12 High Street"), ("CiAdrPcode", "AB1 2CD"))
+    )
+    assert b"High Street" in clean_xmp(xmp_with(inside))
+    without = clean_xmp(xmp_with(inside), position=False)
+    assert b"equirectangular" in without
+    assert b"High Street" not in without
+    assert b"AB1 2CD" not in without

@@ -109,6 +109,12 @@ def test_detections_are_written_corrected_and_read_back_without_a_network(
     values["finds"].append({"class": "license_plate", "box": [60, 30, 90, 50]})
     path.write_text(json.dumps(values))
     said = ("--detections", tmp_path / "known", "--set", "license_plate.method=solid")
+    older = pixels_of(tmp_path / "out/x/a.png")
+    assert run(*said, "--overwrite", model=False) == 1  # the bundle's margins are not the defaults
+    np.testing.assert_array_equal(pixels_of(tmp_path / "out/x/a.png"), older)
+    assert run(*said, "--overwrite") == 0
+    values["bundle"] = None
+    path.write_text(json.dumps(values))
     assert run(*said, "--overwrite", model=False) == 0
     after = pixels_of(tmp_path / "out/x/a.png")
     assert (after[30:50, 60:90] == 0).all()
@@ -377,3 +383,74 @@ def test_a_registry_that_cannot_be_asked_is_an_error_and_no_reason_for_the_demo(
     said = capsys.readouterr().err
     assert "MLFLOW_TRACKING_URI names a registry, which needs blurloop[registry]" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_resume_makes_again_what_lies_beside_a_picture_and_is_of_another_run(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "in/a.png")
+    beside = ("--extras", tmp_path / "beside", "--extra", "mask", "--resume")
+    assert run(*beside) == 0
+    mask = tmp_path / "beside/mask/a.png.png"
+    whole = mask.read_bytes()
+    assert run(*beside) == 0
+    assert "1 already done" in capsys.readouterr().err
+    mask.write_bytes(b"of another run")
+    assert run(*beside) == 0
+    assert mask.read_bytes() == whole
+
+
+def test_what_goes_to_quarantine_leaves_nothing_of_an_older_run_beside(
+    tmp_path: Path, run: Run, make_bundle: Callable[..., Bundle]
+) -> None:
+    seen = [([60.0, 20.0, 90.0, 50.0], 0.3, 0), (FACE, 0.9, 0)]
+    bundle = make_bundle(seen, folder="unsure")
+    picture(tmp_path / "in/a.png")
+    beside = ("--extras", tmp_path / "beside", "--extra", "overlay", "--overwrite")
+    assert run(*beside) == 0
+    assert names(tmp_path / "beside") == ["overlay/a.png.jpg"]
+    assert run(*beside, "--model", bundle.path, "--audit") == 3
+    assert names(tmp_path / "beside") == []
+
+
+def test_overlays_on_the_source_are_not_written_where_results_are_published(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "in/a.png")
+    beside = ("--extras", tmp_path / "out", "--extra", "overlay", "--overlay-on-source")
+    assert run(*beside) == 2
+    assert "overlays on the source would be published" in capsys.readouterr().err
+    assert names(tmp_path / "out") == []
+
+
+def test_a_report_that_cannot_be_written_stops_the_run_before_it_begins(
+    tmp_path: Path, run: Run
+) -> None:
+    picture(tmp_path / "in/a.png")
+    (tmp_path / "file").write_bytes(b"")
+    assert run("--report", tmp_path / "file/r.json") == 2
+    assert not (tmp_path / "out/a.png").exists()
+
+
+def test_a_report_that_fails_at_the_end_is_no_sign_that_nothing_was_done(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(tmp_path / "in/a.png")
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("anonymization.job.report.write_json", full)
+    assert run("--report", tmp_path / "r.json") == 1
+    assert (tmp_path / "out/a.png").exists()
+
+
+@pytest.mark.parametrize("name", ["s.yaml", "s.json"])
+def test_a_key_given_twice_is_refused(
+    tmp_path: Path, run: Run, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "in/a.png")
+    text = '{"schema_version": 1, "classes": {"face": {"method": "solid"}, "face": {"feather": 0}}}'
+    (tmp_path / name).write_text(text)
+    assert run("--settings", tmp_path / name) == 2
+    assert "key 'face' is given twice" in capsys.readouterr().err

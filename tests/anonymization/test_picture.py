@@ -19,6 +19,7 @@ from anonymization.formats.picture import (
     encode,
     read_picture,
 )
+from anonymization.formats.pixels import to_eight_bits
 
 SIZE = (48, 32)
 
@@ -229,3 +230,13 @@ def test_bombs_in_what_is_compressed_are_refused_in_bounded_time() -> None:
         except PictureError:
             pass
         assert time.monotonic() - before < 10
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_a_camera_of_fewer_bits_is_not_shown_to_the_network_in_the_dark(bits: int) -> None:
+    levels = np.random.default_rng(bits).integers(0, 256, (40, 60), dtype=np.uint16)
+    values = levels << (bits - 8)
+    seen = to_eight_bits(values)
+    np.testing.assert_array_equal(seen, levels)
+    values[3, 4] = 65535  # a hot pixel
+    np.testing.assert_array_equal(np.delete(to_eight_bits(values), 3, 0), np.delete(levels, 3, 0))

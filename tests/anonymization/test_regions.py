@@ -119,3 +119,24 @@ def test_the_middle_of_a_star_is_of_interest_and_not_ignored() -> None:
     assert drawn["interest"][30, 30]
     assert not drawn["ignore"][30, 30]
     assert not (drawn["ignore"] & ~drawn["interest"]).any()
+
+
+def test_what_is_see_through_in_a_mask_spares_nothing(tmp_path: Path) -> None:
+    pixels = np.full((100, 200, 4), 255, np.uint8)
+    pixels[:, 100:, 3] = 0  # erased, and white still
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    found = finds(([10, 10, 40, 40], FACE), ([150, 10, 170, 40], FACE))
+    for kind, expected in (("ignore", [0]), ("interest", [])):
+        text = f"schema_version: 1\nregions: [{{name: a, kind: {kind}, mask: mask.png}}]\n"
+        (tmp_path / "r.yaml").write_text(text)
+        regions = Regions.read(tmp_path / "r.yaml")
+        listed = regions.spared(found, DEFAULT_TAXONOMY, name="x", width=200, height=100)
+        assert [one.index for one in listed] == expected
+
+
+@pytest.mark.parametrize("key", ["pictures", "classes"])
+def test_an_empty_list_does_not_mean_all(tmp_path: Path, key: str) -> None:
+    area = f"name: a, kind: ignore, {key}: [], polygon: [[0, 0], [1, 0], [1, 1]]"
+    (tmp_path / "r.yaml").write_text(f"schema_version: 1\nregions: [{{{area}}}]\n")
+    with pytest.raises(RegionError, match=f"{key} is empty; name some, or leave it out"):
+        Regions.read(tmp_path / "r.yaml")
