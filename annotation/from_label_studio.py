@@ -66,6 +66,7 @@ class _Region:
     id: str
     label: str
     shape: Shape | None
+    place: str
     parents: set[str] = field(default_factory=set)
     words: dict[str, bool] = field(default_factory=dict)
 
@@ -142,10 +143,10 @@ def _read_region(result: Mapping[str, Any], reading: _Reading) -> None:
         ) from error
     parent = result.get("parentID")
     parents = {str(parent)} if parent else set()
-    empty = _is_empty(shape)
-    if empty:
-        reading.problems.append(f"region {_place(result, label)} is empty")
-    reading.regions[region] = _Region(region, label, None if empty else shape, parents)
+    place = _place(result, label)
+    reading.regions[region] = _Region(
+        region, label, None if _is_empty(shape) else shape, place, parents
+    )
 
 
 def _label(result: Mapping[str, Any], kind: str, reading: _Reading) -> str | None:
@@ -263,6 +264,7 @@ def _object(group: Sequence[_Region], reading: _Reading, *, number: int) -> Anno
     }
     shapes = [region.shape for region in group if region.shape is not None]
     if not shapes:
+        reading.problems += [f"region {region.place} is empty" for region in group]
         return None
     geometry = reading.taxonomy[group[0].label].geometry
     segmentation: list[list[float]] | dict[str, Any] | None = None

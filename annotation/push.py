@@ -78,9 +78,9 @@ class Push:
             self.config.predictions, self.taxonomy, keypoints=self.config.keypoints
         )
         chosen = ordered(self._candidates(new, reviewed, champion, doubted))[:space]
-        self._add(chosen, {p.sha256: p for p in new}, collected, champion)
-        log.info("%d tasks added, %d pictures wait", len(chosen), len(new) - len(chosen))
-        return len(chosen)
+        added = self._add(chosen, {p.sha256: p for p in new}, collected, champion)
+        log.info("%d tasks added, %d pictures wait", added, len(new) - added)
+        return added
 
     def mark(
         self,
@@ -160,14 +160,24 @@ class Push:
         pictures: Mapping[str, Picture],
         collected: Dataset,
         champion: Champion | None,
-    ) -> None:
+    ) -> int:
+        """Add tasks, and return how many."""
+        added = 0
         images = {image.sha256: image for image in collected.images}
         serving = Serving.of(self.config)
         tasks: list[dict[str, Any]] = []
-        for number, candidate in enumerate(_with_progress(chosen, desc="adding tasks"), start=1):
+        for candidate in _with_progress(chosen, desc="adding tasks"):
             picture = pictures[candidate.sha256]
             image = images.get(candidate.sha256)
-            task = new_task(candidate, serving.address(picture.file_name))
+            address = serving.address(picture.file_name)
+            if address is None:
+                log.warning(
+                    "%s/%s becomes no task: browsers do not show it, and %s is read as it is. "
+                    "Convert it in its source, or use annotation.pictures=local_files",
+                    picture.source, picture.origin, self.config.pictures,
+                )  # fmt: skip
+                continue
+            task = new_task(candidate, address)
             if not candidate.for_reference:
                 labels = collected.by_image[image.id] if image else ()
                 if self.config.source_labels and _labelled(image):
@@ -180,9 +190,13 @@ class Push:
                     found = champion.predict(picture.sha256, PICTURES / picture.file_name)
                     task["predictions"] = [to_prediction(champion.version, found)]
             tasks.append(task)
-            if len(tasks) == BATCH or number == len(chosen):
+            if len(tasks) == BATCH:
                 self.server.add_tasks(self.project, tasks)
+                added += len(tasks)
                 tasks = []
+        if tasks:
+            self.server.add_tasks(self.project, tasks)
+        return added + len(tasks)
 
 
 def _raised(data: Mapping[str, Any], text: str) -> str:

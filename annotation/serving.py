@@ -5,6 +5,7 @@ Either way the server hands pictures to signed-in members of the project alone.
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,11 @@ from data.layout import ARTIFACTS, PICTURES, WORK
 ROOT_VARIABLE = "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT"
 GUIDE = WORK / "guide"
 _STORES = {"s3://": "s3", "gs://": "gcs", "azure-blob://": "azure"}
+
+
+SHOWN = WORK / "shown"
+_UNSHOWN = (".tif", ".tiff", ".jp2")
+"""What collection may hold and no browser shows, by the suffixes that it gives."""
 
 
 class ServingError(AnnotationError):
@@ -44,11 +50,16 @@ class Serving:
         named = os.environ.get(ROOT_VARIABLE)
         return cls(config.pictures, Path(named) if named else ARTIFACTS.resolve())
 
-    def address(self, file_name: str) -> str:
-        """Return what a task says of its picture."""
+    def address(self, file_name: str) -> str | None:
+        """Return what a task says of its picture; None where no browser could show it.
+
+        Browsers show neither TIFF nor JPEG 2000, and whoever submits an empty screen says that
+        there is nobody in the picture: locally they get an upright copy as PNG.
+        """
+        shown = Path(file_name).suffix.lower() not in _UNSHOWN
         if self.pictures != "local_files":
-            return f"{self.pictures.rstrip('/')}/{file_name}"
-        return self._local(PICTURES / file_name)
+            return f"{self.pictures.rstrip('/')}/{file_name}" if shown else None
+        return self._local(PICTURES / file_name if shown else _as_png(PICTURES / file_name))
 
     def _local(self, path: Path) -> str:
         # The file itself may be a link into DVC's cache.
@@ -71,8 +82,11 @@ class Serving:
                 "it to the folder above that the Label Studio server was started with"
             )
         there = {str(each.get("path")) for each in server.storages(project, "localfiles")}
-        GUIDE.mkdir(parents=True, exist_ok=True)
-        for path, title in ((PICTURES, "pictures"), (GUIDE, "instructions")):
+        for folder in (GUIDE, SHOWN):
+            folder.mkdir(parents=True, exist_ok=True)
+        _forget_gone()
+        served = ((PICTURES, "pictures"), (GUIDE, "instructions"), (SHOWN, "pictures as PNG"))
+        for path, title in served:
             if str(path.resolve()) not in there:
                 server.add_local_files(project, path.resolve(), title)
 
@@ -99,3 +113,26 @@ class Serving:
             name: (self._local(folder / first), self._local(folder / second))
             for name, (first, second) in draw_guide(folder, taxonomy).items()
         }
+
+
+def _as_png(picture: Path) -> Path:
+    """Return the copy of a picture that browsers show; it is made where it is missing."""
+    from PIL import Image
+
+    from anonymization.files import write_bytes
+    from anonymization.formats.picture import read_picture
+
+    copy = SHOWN / f"{picture.stem}.png"
+    if not copy.is_file():
+        content = io.BytesIO()
+        Image.fromarray(read_picture(picture).pixels).save(content, "PNG")
+        write_bytes(copy, content.getvalue())
+    return copy
+
+
+def _forget_gone() -> None:
+    """Delete copies of pictures that are collected no more."""
+    present = {path.stem for path in PICTURES.iterdir()}
+    for copy in SHOWN.iterdir():
+        if copy.stem not in present:
+            copy.unlink()

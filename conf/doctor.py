@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -142,7 +143,8 @@ def registry() -> Finding:
     """Look whether MLflow's registry can be reached."""
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
     if address.startswith(("http://", "https://")):
-        return _server(f"MLflow at {address}", f"{address.rstrip('/')}/health")
+        shown = re.sub(r"(?<=://)[^/@]*@", "...@", address)  # without name and password
+        return _server(f"MLflow at {shown}", f"{address.rstrip('/')}/health")
     return _database(Path(address.removeprefix("sqlite:///") or REPOSITORY / "mlruns.db"))
 
 
@@ -186,8 +188,13 @@ def port(number: int) -> Finding:
 
 def label_studio() -> Finding:
     """Look for the annotation server, where one is configured."""
-    address = os.environ.get("LABEL_STUDIO_URL", "")
-    if not address:
+    import yaml
+
+    params = REPOSITORY / "params.yaml"
+    values = yaml.safe_load(params.read_text(encoding="utf-8")) if params.is_file() else {}
+    annotation = (values or {}).get("annotation") or {}
+    address = str(annotation.get("url") or "")
+    if annotation.get("backend") != "label_studio" or not address:
         return Finding("no annotation server configured (annotations come as files)")
     return _server(f"Label Studio at {address}", f"{address.rstrip('/')}/health")
 

@@ -72,8 +72,17 @@ def perceptual_hashes(pictures: Mapping[str, Path], cache: Path = CACHE) -> dict
     for sha256 in tqdm(missing, desc="hashing", unit="picture", mininterval=1.0, disable=None):
         known[sha256] = perceptual_hash(read_picture(pictures[sha256]).pixels)
     if missing:
-        write_json(cache, {"schema_version": 1, "side": HASH_SIDE, "hashes": known}, indent=None)
+        content = {"schema_version": 1, "made_by": _made_by(), "hashes": known}
+        write_json(cache, content, indent=None)
     return {sha256: known[sha256] for sha256 in pictures}
+
+
+def _made_by() -> str:
+    """Return what decides a hash beside the picture: other versions may decode otherwise."""
+    from importlib.metadata import version
+
+    names = ("imagehash", "pillow", "imagecodecs")
+    return ", ".join([f"side {HASH_SIDE}", *(f"{name} {version(name)}" for name in names)])
 
 
 def _read_cache(cache: Path) -> dict[str, str]:
@@ -81,7 +90,7 @@ def _read_cache(cache: Path) -> dict[str, str]:
         return {}
     try:
         values = read_json(cache, schema_version=1)
-        return dict(values["hashes"]) if values["side"] == HASH_SIDE else {}
+        return dict(values["hashes"]) if values["made_by"] == _made_by() else {}
     except (BlurloopError, KeyError):
         return {}  # only a cache: a damaged one is made again
 

@@ -131,7 +131,8 @@ def measure_all(pictures: Mapping[str, Path], cache: Path = CACHE) -> dict[str, 
 
     from tqdm import tqdm
 
-    made_by = f"cleanvision {version('cleanvision')}"
+    names = ("cleanvision", "pillow", "imagecodecs")
+    made_by = ", ".join(f"{name} {version(name)}" for name in names)
     known = _read_cache(cache, made_by)
     missing = [sha256 for sha256 in pictures if sha256 not in known]
     meter = Meter() if missing else None

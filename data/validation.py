@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from anonymization.errors import BlurloopError
-from anonymization.files import folder_in_one_step, read_json, write_json
+from anonymization.files import folder_in_one_step, read_json, sha256_of_file, write_json
 from anonymization.taxonomy import Taxonomy
 from conf import stage
 from data.coco import Dataset
@@ -126,10 +126,11 @@ def queue(
     return {"schema_version": SCHEMA_VERSION, "reannotate": again, "collect": wanted}
 
 
-def report(findings: list[Finding]) -> dict[str, Any]:
-    """Return `reports/validation.json`."""
+def report(findings: list[Finding], digests: Mapping[str, str]) -> dict[str, Any]:
+    """Return `reports/validation.json`; `digests` say which splits were looked at."""
     return {
         "schema_version": SCHEMA_VERSION,
+        "data_sha256": dict(digests),
         "verdict_blocking": any(f.severity == FAILS for f in findings),
         "counts": dict(sorted(Counter(f.kind for f in findings).items())),
         "leaks": [f.message for f in findings if f.kind == "leak" and f.severity == FAILS],
@@ -169,7 +170,8 @@ def main(validation: ValidationConfig, preparation: PreparationConfig, taxonomy:
     with folder_in_one_step(VALIDATED) as work:
         write_json(work / "sizes.json", sizes(splits, taxonomy))
     write_json(REPORTS / "queue.json", queue(splits, findings, evaluation, validation))
-    write_json(REPORTS / "validation.json", report(findings))
+    digests = {split: sha256_of_file(PREPARED / f"{split}.json") for split in SPLITS}
+    write_json(REPORTS / "validation.json", report(findings, digests))
     for finding in findings:
         log.warning("%s (%s): %s", finding.kind, finding.severity, finding.message)
 

@@ -15,8 +15,9 @@ from anonymization.card import FP32
 from anonymization.errors import BlurloopError
 from anonymization.files import sha256_of_file, sha256_of_json
 from anonymization.taxonomy import Taxonomy
-from data.layout import BUNDLE, EVALUATED, PREPARED
+from data.layout import BUNDLE, EVALUATED, PREPARED, SPLITS
 from data.tracking.revisions import changed_code
+from evaluation.bound import effective_clusters
 from evaluation.criteria import SENSES
 from evaluation.record import check_record
 from evaluation.verdict import Criterion
@@ -52,25 +53,32 @@ def evaluated_code(evaluation: Mapping[str, Any]) -> dict[str, str]:
 def measure_digest(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> str:
     """Return what two models' object rows must share to be compared.
 
-    The reference set, which of its objects count, and the code that judged them.
+    The reference set, which of its objects count, and the code that found, hid and judged them.
     """
     rules = {
         name: [spec.geometry, spec.identifiable_side, spec.identifiable_px]
         for name, spec in taxonomy.classes.items()
     }
     code = evaluated_code(evaluation)
-    values = [evaluation.get("reference_digest"), rules, {n: code.get(n) for n in MEASURING}]
-    return sha256_of_json(values)
+    shipped = {n: digest for n, digest in code.items() if n.startswith("anonymization/")}
+    judging = {n: code.get(n) for n in MEASURING}
+    return sha256_of_json([evaluation.get("reference_digest"), rules, judging, shipped])
 
 
 def check_binding(
-    evaluation: Mapping[str, Any], rows: Mapping[str, Any], taxonomy: Taxonomy, *, seed: int
+    evaluation: Mapping[str, Any],
+    rows: Mapping[str, Any],
+    validation: Mapping[str, Any],
+    taxonomy: Taxonomy,
+    *,
+    seed: int,
 ) -> list[Criterion]:
     """Check that everything evaluated is still what it was.
 
     Args:
         evaluation: `reports/evaluation.json`.
         rows: `artifacts/evaluated/objects.json`.
+        validation: `reports/validation.json`.
         taxonomy: The loop's classes.
         seed: Seed of the bootstrap that evaluation used.
     """
@@ -81,7 +89,9 @@ def check_binding(
             _objects(evaluation, rows),
             _counts(evaluation, rows, taxonomy, seed),
             _code(evaluation),
+            _validation(validation),
             check_record(),
+            check_record(stage="validation"),
         ]
     except BlurloopError as error:
         return [Criterion("binding", False, str(error))]
@@ -149,9 +159,11 @@ def _counts(
     for name in taxonomy.gated:
         own = [r for r in rows.get("objects", []) if r["class"] == name and r.get("counted", True)]
         values = (evaluation.get("classes") or {}).get(name) or {}
-        clusters = len({str(row["cluster"]) for row in own})
-        if values.get("clusters") != clusters:
-            said = f"{name}: {values.get('clusters')} clusters reported, {clusters} judged; {AGAIN}"
+        sizes = Counter(str(row["cluster"]) for row in own)
+        judged = [len(sizes), round(effective_clusters([*sizes.values()]), 6)]
+        reported = [values.get("clusters"), values.get("effective_clusters")]
+        if reported != judged:
+            said = f"{name}: {reported} clusters (effective) reported, {judged} judged; {AGAIN}"
             return Criterion("counts", False, said, class_name=name)
         for sense in SENSES:
             said = _differs(values.get(sense) or {}, own, sense, evaluation.get("confidence"), seed)
@@ -186,6 +198,14 @@ def _differs(
         if not isinstance(value, int | float) or abs(value - bound) > TOLERANCE * max(1, bound):
             return f"{key} of {sense} is {value}, its objects give {bound}"
     return ""
+
+
+def _validation(validation: Mapping[str, Any]) -> Criterion:
+    """Compare what data validation looked at with what was trained on and judged."""
+    looked_at = validation.get("data_sha256")
+    paths = {split: PREPARED / f"{split}.json" for split in SPLITS}
+    present = {split: sha256_of_file(p) if p.is_file() else None for split, p in paths.items()}
+    return _same("validation", looked_at, present, "run dvc repro --force validation")
 
 
 def _code(evaluation: Mapping[str, Any]) -> Criterion:

@@ -132,6 +132,21 @@ def clustered_lower(
     return bound, effective[()]
 
 
+def effective_clusters(sizes: Sequence[int] | NDArray[Any]) -> float:
+    """Return how many clusters of one size tell as much as these: Kish's effective number.
+
+    A few large clusters decide a recall almost alone, and no bound from them is wide enough.
+
+    Args:
+        sizes: Objects of each cluster, shape (K,).
+
+    >>> effective_clusters([3] * 100), round(effective_clusters([1] * 95 + [30] * 5), 1)
+    (100.0, 13.1)
+    """
+    n = np.asarray(sizes, dtype=np.float64)
+    return float(n.sum() ** 2 / (n**2).sum()) if n.any() else 0.0
+
+
 def bootstrap_lower(
     recalled: ArrayLike,
     total: ArrayLike,

@@ -86,7 +86,9 @@ class PromotionConfig:
         confidence: One-sided confidence of the bounds; None judges the point estimate.
         objects_min: Identifiable reference objects below which a class is unproven.
         clusters_min: Clusters (sequence, group of near-duplicates, else picture) that hold such
-            objects, below which a class is unproven. Both from evaluation/simulation.py.
+            objects, below which a class is unproven.
+        effective_clusters_min: Kish's effective number of those clusters, which few large ones
+            lower, below which a class is unproven. All three from evaluation/simulation.py.
         margin: How far the bound of the paired difference to the champion may lie below zero.
         false_finds_per_picture_max: Limit, on fully labelled pictures.
         non_object_share_obscured_max: Limit on the share of non-object pixels obscured.
@@ -100,6 +102,7 @@ class PromotionConfig:
     confidence: float | None = 0.95
     objects_min: int = 100
     clusters_min: int = 100
+    effective_clusters_min: float = 80.0
     margin: float = 0.01
     false_finds_per_picture_max: float = 3.0
     non_object_share_obscured_max: float = 0.5
@@ -118,6 +121,7 @@ class PromotionConfig:
         check("confidence", confident, "null, or at least 0.95 and below 1")
         check("objects_min", self.objects_min >= 1, "at least 1")
         check("clusters_min", self.clusters_min >= 1, "at least 1")
+        check("effective_clusters_min", self.effective_clusters_min >= 1, "at least 1")
         check("margin", 0 <= self.margin < 1, "at least 0 and below 1")
         finds, share = self.false_finds_per_picture_max, self.non_object_share_obscured_max
         check("false_finds_per_picture_max", 0 <= finds < math.inf, "a number, at least 0")

@@ -133,7 +133,9 @@ def promote(settings: Settings, *, inputs: str) -> None:
 
 def _verdict(settings: Settings, turn: Turn, **more: Any) -> Verdict:
     """Judge a turn; `more` are further arguments of `gate.judge`."""
-    bound = check_binding(turn.evaluation, turn.rows, settings.taxonomy, seed=settings.seed)
+    bound = check_binding(
+        turn.evaluation, turn.rows, turn.validation, settings.taxonomy, seed=settings.seed
+    )
     more["binding"] = [*bound, *more.get("binding", [])]
     attack, required = read_attack(settings.taxonomy), settings.promotion.attack == REQUIRED
     verdict = judge(
@@ -175,12 +177,17 @@ def _circumstances(
     client: Any, experiment: str, settings: Settings, turn: Turn, seen: Any | None
 ) -> dict[str, Any]:
     """Return what the registry knows: the champion to beat, or the earlier promotion."""
-    from evaluation.registry import artifact_json
+    from evaluation.registry import artifact_json, version_of_bundle
 
     if turn.forecast:
         return {}
     found: dict[str, Any] = {"models_judged": models_judged(client, experiment, turn)}
     known = _promoted_before(client, settings.promotion, turn)
+    taken_back = version_of_bundle(client, settings.promotion.model, turn.bundle)
+    if taken_back is not None and "rolled_back" in taken_back.tags:
+        # Whatever reference set it is judged on by now.
+        said = f"version {taken_back.version} was rolled back by {taken_back.tags['rolled_back']}"
+        found["binding"] = [Criterion("rollback", False, said)]
     if known is None:
         if seen is not None:
             found["champion"] = load_champion(client, settings, turn, seen)
@@ -188,9 +195,6 @@ def _circumstances(
     run_id = known.tags.get("judged_run") or known.run_id
     criteria = artifact_json(client, run_id, "verdict.json")["criteria"]
     found["compared"] = [Criterion(**c) for c in criteria if c["name"] == "champion"]
-    if "rolled_back" in known.tags:
-        said = f"version {known.version} was rolled back by {known.tags['rolled_back']}"
-        found["binding"] = [Criterion("rollback", False, said)]
     return found
 
 

@@ -16,7 +16,6 @@ from evaluation.verdict import Criterion
 
 LOCK = Path("dvc.lock")
 STAGE = "evaluation"
-AGAIN = "run dvc repro --force evaluation"
 
 
 def recorded_outputs(lock: Path = LOCK, stage: str = STAGE) -> dict[str, str]:
@@ -52,13 +51,13 @@ def _as_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True).encode()
 
 
-def check_record(lock: Path = LOCK) -> Criterion:
-    """Compare the outputs of evaluation with what dvc.lock recorded of them."""
-    recorded = recorded_outputs(lock)
+def check_record(lock: Path = LOCK, stage: str = STAGE) -> Criterion:
+    """Compare the outputs of a stage with what dvc.lock recorded of them."""
+    recorded = recorded_outputs(lock, stage)
     if not recorded:
-        return Criterion("record", True, "no dvc.lock records this evaluation; Git shows nothing")
+        return Criterion("record", True, f"no dvc.lock records this {stage}; Git shows nothing")
     changed = [path for path, md5 in sorted(recorded.items()) if dvc_md5(Path(path)) != md5]
     if changed:
-        said = f"{', '.join(changed)} is not what dvc.lock recorded of the evaluation; {AGAIN}"
-        return Criterion("record", False, said)
-    return Criterion("record", True, "the evaluation is the one that dvc.lock records")
+        said = f"{', '.join(changed)} is not what dvc.lock recorded of the {stage}; "
+        return Criterion("record", False, f"{said}run dvc repro --force {stage}")
+    return Criterion("record", True, f"the {stage} is the one that dvc.lock records")

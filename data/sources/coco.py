@@ -123,15 +123,32 @@ def _parse(path: Path) -> dict[str, _Record]:
         raise SourceError(str(error)) from error
     categories = _categories(values, path)
     info = _checked_info(values.get("info") or {}, set(categories.values()), path)
+    licences = _licences(values.get("licenses"))
     grouped = _grouped(values, path)
     records: dict[str, _Record] = {}
     for image in values["images"]:
         name = _checked_image(image, path)
         if name in records:
             raise SourceError(f"{path}: two images name the file {name!r}; give each its own")
+        image = _with_licence(image, licences)
         labels = _labels(image, grouped[image["id"]], categories, info)
         records[name] = _Record(image, labels)
     return records
+
+
+def _licences(listed: object) -> dict[Any, str]:
+    """Return the name or address of each licence by its id, which means nothing in other sets."""
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    found = ((row.get("id"), row.get("name") or row.get("url")) for row in rows)
+    return {
+        key: name for key, name in found if isinstance(key, int | str) and isinstance(name, str)
+    }
+
+
+def _with_licence(image: dict[str, Any], licences: Mapping[Any, str]) -> dict[str, Any]:
+    given = image.get("license")
+    known = licences.get(given) if isinstance(given, int | str) else None
+    return image if known is None else {**image, "license": known}
 
 
 def _checked_info(info: object, names: set[str], path: Path) -> Mapping[str, Any]:

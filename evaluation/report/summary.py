@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from anonymization.panorama.projection import Equirectangular
 from anonymization.taxonomy import Taxonomy
 from data.coco import Dataset
 from evaluation.average_precision import average_precision
-from evaluation.bound import CONFIDENCE
+from evaluation.bound import CONFIDENCE, effective_clusters
 from evaluation.matching import WRONG
 from evaluation.measures.calibration import calibration_error, reliability
 from evaluation.measures.causes import miss_causes
@@ -155,11 +156,13 @@ def _of_class(
     )
     line = taxonomy[name].identifiable_px
     counted = [row for row in rows if row.counted]
+    in_clusters = Counter(row.cluster for row in counted)
     reliable = reliability(at_all_scores)
     return {
         **{sense: recall(rows, sense, confidence=confidence, seed=seed) for sense in SENSES},
         "pictures": len({row.sha256 for row in counted}),
-        "clusters": len({row.cluster for row in counted}),
+        "clusters": len(in_clusters),
+        "effective_clusters": round(effective_clusters([*in_clusters.values()]), 6),
         "labelled_pictures": len(complete),
         "not_counted": len(rows) - len(counted),
         "precision": precision(finds),

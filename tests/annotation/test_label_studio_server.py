@@ -327,3 +327,16 @@ def test_the_server_is_stopped_by_its_process_id_alone(label_studio):
     assert (
         Server(label_studio.server.url, label_studio.account.token).projects("none of these") == []
     )
+
+
+def test_of_two_tasks_of_a_picture_that_stays_on_which_somebody_has_begun_to_draw(
+    desk: Desk,
+) -> None:
+    desk.collect(1)
+    desk.sync()
+    (task,) = desk.tasks()
+    desk.server.add_tasks(desk.project, [{"data": task.data}])
+    second = max(row.id for row in desk.tasks())
+    desk.post(f"api/tasks/{second}/drafts", {"result": [], "lead_time": 1.0})
+    desk.sync()
+    assert [row.id for row in desk.tasks()] == [second]

@@ -46,3 +46,10 @@ def test_the_queue_of_validation_is_read():
 def test_a_doubt_is_the_same_when_only_its_place_shifts():
     assert doubt_key("face at 40 %, 1.5 x 3 px") == doubt_key("face at 41 %, 2 x 3 px")
     assert doubt_key("face at 40 %, 1.5 x 3 px") != doubt_key("person at 40 %, 1.5 x 3 px")
+
+
+def test_a_doubt_that_somebody_stood_by_does_not_come_back_with_another_that_was_mended():
+    first = doubt_key("face at 40 %; person of 3 px")
+    assert doubt_key("person of 4 px", raised=first) == first
+    assert doubt_key("person of 4 px; plate of 9 px", raised=first) != first
+    assert doubt_key("person of 3 px; face at 40 %") == first

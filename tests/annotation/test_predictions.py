@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from annotation.predictions import (
+    Champion,
     detections_to_annotations,
     open_champion,
     usefulness,
     with_keypoints,
 )
 from annotation.regions import Size
+from anonymization.bundle import Bundle
 from anonymization.card import KEYPOINT_NETWORK, MASK_NETWORK, Card, GraphCard, GraphInput
 from anonymization.detection.finds import Detections
 from anonymization.taxonomy import ClassSpec, Taxonomy
@@ -98,3 +100,21 @@ def test_without_a_registry_there_is_no_champion_and_it_is_said(tmp_path, monkey
     assert "without predictions" in caplog.text
     assert not (tmp_path / "none.db").exists()
     assert open_champion(None, TAXONOMY, keypoints=True) is None
+
+
+def test_answers_are_kept_per_bundle_and_classes(make_champion):
+    one, other = make_champion("ellipse"), make_champion("box")
+    assert one.version == other.version
+    assert one._folder != other._folder
+    assert make_champion("box", keypoints=True)._folder != other._folder
+
+
+@pytest.fixture
+def make_champion(tmp_path):
+    def make(geometry: str, *, keypoints: bool = False) -> Champion:
+        taxonomy = Taxonomy({"face": ClassSpec(geometry=geometry, shape="ellipse")})
+        listed = {MASK_NETWORK: GraphCard("a.onnx", "", GraphInput(512), ("face",))}
+        bundle = Bundle(tmp_path, Card(TAXONOMY, dict.fromkeys(TAXONOMY.names, 0.5), listed), {})
+        return Champion(bundle, taxonomy, keypoints=keypoints)
+
+    return make

@@ -293,3 +293,12 @@ def test_a_damaged_snapshot_says_how_to_get_it_back(tmp_path):
 def test_without_a_snapshot_the_stage_says_how_to_get_one(tmp_path):
     with pytest.raises(AnnotationError, match=r"dvc checkout .*annotation\.sync: true"):
         annotated(LABEL_STUDIO, Dataset((), ()), tmp_path, TAXONOMY)
+
+
+def test_a_skipped_picture_that_keeps_its_sources_labels_is_counted_once(read):
+    config = AnnotationConfig(backend="label_studio", source_labels=True)
+    _, report = read(opinion(7, skipped=True), config=config, picture=2)
+    counts = report["pictures"]
+    assert counts["reviewed"] == 2
+    assert counts["skipped"] + counts["from_source"] + counts["waiting"] == 2
+    assert (counts["from_source"], counts["skipped"]) == (1, 0)

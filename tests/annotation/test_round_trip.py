@@ -237,3 +237,39 @@ def test_every_mixture_of_regions_comes_back_in_order(kinds):
     assert [a.segmentation for a in after] == [b.segmentation for b in before]
     for a, b in zip(after, before, strict=True):
         assert a.box_xyxy == pytest.approx(b.box_xyxy)
+
+
+def test_an_outline_that_leaves_the_picture_is_cut_at_its_edge():
+    size = Size(100, 100)
+    flat = [-100.0, 50.0, 60.0, 10.0, 60.0, 95.0]
+    before = Annotation(1, 1, "person", (0, 10, 60, 95), segmentation=[flat])
+    (after,) = there_and_back(before, size=size)
+    one, other = mask_of(before, size), mask_of(after, size)
+    assert (one & other).sum() / (one | other).sum() > 0.98
+    assert all(0 <= value <= 100 for value in after.segmentation[0])
+    away = replace(before, segmentation=[[*flat], [-9.0, 1.0, -1.0, 1.0, -1.0, 9.0]])
+    (kept,) = there_and_back(away, size=size)
+    assert len(kept.segmentation) == 1
+
+
+def test_a_sliver_among_the_pieces_of_an_object_leaves_it_one_object():
+    sliver = [10.0, 10.0, 10.1, 10.0, 10.1, 10.1]
+    pieces = [[20.0, 20.0, 60.0, 20.0, 60.0, 60.0], [70.0, 20.0, 90.0, 20.0, 90.0, 60.0]]
+    points = tuple((30.0 + i, 25.0, 2) for i in range(17))
+    before = Annotation(
+        1, 1, "person", (10, 10, 90, 60), segmentation=[sliver, *pieces], keypoints=points,
+        attributes={"identifiable": False},
+    )  # fmt: skip
+    (after,) = there_and_back(before)
+    assert after.segmentation == pieces
+    assert after.keypoints == points
+    assert after.attributes["identifiable"] is False
+
+
+def test_an_object_of_slivers_alone_is_named_and_left_out():
+    sliver = [10.0, 10.0, 10.1, 10.0, 10.1, 10.1]
+    tiny = Annotation(1, 1, "person", (10, 10, 11, 11), segmentation=[sliver])
+    results = annotations_to_results([tiny], TAXONOMY, SIZE)
+    labels = results_to_labels(results, TAXONOMY, SIZE, where="here")
+    assert labels.objects == ()
+    assert "is empty" in labels.problems[0]

@@ -10,18 +10,21 @@ from typing import Any
 import pytest
 import yaml
 
+from evaluation.bound import effective_clusters
 from evaluation.config import GateError, PromotionConfig
 from evaluation.criteria import BOUNDS, Champion
 from evaluation.gate import judge
 from evaluation.paired import bootstrap_lower, paired_difference, score_lower
-from evaluation.simulation import MIN_CLUSTERS, MIN_OBJECTS
+from evaluation.simulation import MIN_CLUSTERS, MIN_EFFECTIVE_CLUSTERS, MIN_OBJECTS
 from evaluation.verdict import PROMOTED, REFUSED, Verdict
 
 CONFIG = PromotionConfig()
 VALIDATION: dict[str, Any] = {"leaks": []}
 
 
-def evaluation(recalled: int = 1000, total: int = 1000, clusters: int = 500) -> dict[str, Any]:
+def evaluation(
+    recalled: int = 1000, total: int = 1000, clusters: int = 500, effective: float | None = None
+) -> dict[str, Any]:
     sense = {"recalled": recalled, "total": total}
     sense["lower_bound"] = dict.fromkeys(BOUNDS, 0.999)  # type: ignore[assignment]
     return {
@@ -34,6 +37,7 @@ def evaluation(recalled: int = 1000, total: int = 1000, clusters: int = 500) -> 
                 "detected": copy.deepcopy(sense),
                 "covered": copy.deepcopy(sense),
                 "clusters": clusters,
+                "effective_clusters": float(clusters) if effective is None else effective,
             }
         },
         "false_finds_per_picture": {"value": 0.1, "pictures": 500, "by_class": {"face": 0.1}},
@@ -98,13 +102,26 @@ def test_a_class_with_too_few_objects_or_clusters_is_refused_as_unproven(objects
     refused = verdict(evaluation(objects_, objects_, clusters))
     assert refused.outcome == REFUSED
     assert refused.reasons == (
-        f"face: unproven, {objects_} identifiable objects in {clusters} clusters; "
-        "needed are 100 in 100",
+        f"face: unproven, {objects_} identifiable objects in {clusters} clusters, which count as "
+        f"{clusters}; needed are 100 in 100, counting as 80",
     )
 
 
+def test_few_large_clusters_prove_nothing_however_many_small_ones_there_are():
+    sizes = [1] * 95 + [30] * 5
+    refused = verdict(evaluation(245, 245, 100, effective_clusters(sizes)))
+    assert refused.reasons == (
+        "face: unproven, 245 identifiable objects in 100 clusters, which count as 13.1; "
+        "needed are 100 in 100, counting as 80",
+    )
+    values = evaluation()
+    del values["classes"]["face"]["effective_clusters"]
+    assert verdict(values).outcome == REFUSED
+
+
 def test_the_least_that_proves_a_class_is_what_the_simulation_found():
-    assert (CONFIG.objects_min, CONFIG.clusters_min) == (MIN_OBJECTS, MIN_CLUSTERS)
+    found = (CONFIG.objects_min, CONFIG.clusters_min, CONFIG.effective_clusters_min)
+    assert found == (MIN_OBJECTS, MIN_CLUSTERS, MIN_EFFECTIVE_CLUSTERS)
     assert verdict(evaluation(100, 100, 100)).outcome == PROMOTED
 
 
@@ -152,6 +169,14 @@ def test_a_model_that_lost_ten_objects_of_a_thousand_is_worse_than_the_champion(
     found = verdict(evaluation(990), objects=objects(10), champion=champion(0))
     assert found.outcome == REFUSED
     assert "0 objects gained, 10 lost against version 3" in found.reasons[0]
+
+
+@pytest.mark.parametrize("total", [100, 173, 267])
+def test_a_model_that_loses_nothing_succeeds_a_champion_with_few_objects(total):
+    theirs = replace(champion(0), objects=objects(0, total))
+    values = evaluation(total, total, total)
+    assert verdict(values, objects=objects(0, total), champion=theirs).outcome == PROMOTED
+    assert verdict(values, objects=objects(1, total), champion=theirs).outcome == REFUSED
 
 
 def test_a_champion_measured_on_another_reference_set_cannot_be_compared():

@@ -26,6 +26,7 @@ from anonymization.files import read_json, sha256_of_file, write_json
 from anonymization.registry import load_bundle
 from anonymization.taxonomy import STRENGTH_MIN, ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
+from data.layout import GROUPS, PREPARED, SPLITS
 from data.reference import write_release
 from data.tracking.revisions import loaded_code
 from data.tracking.store import TrackingConfig, experiment_id, open_client, registry_lock
@@ -38,7 +39,7 @@ from evaluation.champion import as_known_to
 from evaluation.config import EvaluationConfig, PromotionConfig
 from evaluation.promotion import ChampionMovedError
 from evaluation.record import dvc_md5
-from evaluation.turn import Settings
+from evaluation.turn import VALIDATION, Settings
 
 ROOT = Path(promotion.__file__).parent.parent
 TAXONOMY = Taxonomy({"face": ClassSpec(geometry="ellipse", shape="ellipse")})
@@ -72,7 +73,7 @@ def repo(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch, turn: 
     shutil.copy(migrated, tmp_path / "mlruns.db")
     monkeypatch.chdir(tmp_path)
     Dataset((), ()).write(REFERENCE, TAXONOMY)
-    write_json(Path("reports/validation.json"), {"schema_version": 1, "leaks": []})
+    write_json(GROUPS, {"schema_version": 1, "groups": {}})
     keep_attack(leaked=0)
     turn(threshold=0.3)
     return tmp_path
@@ -118,6 +119,7 @@ def _leave_evaluation(
     bounds = lower_bound(np.array(seen, int), np.ones(len(faces), int), seed=1)
     sense = {"recalled": sum(seen), "total": len(faces), "lower_bound": bounds.to_dict()}
     pictures = {"pictures": len(faces)}
+    clusters = {"clusters": len(faces), "effective_clusters": float(len(faces))}
     evaluation = {
         "schema_version": 1,
         **head,
@@ -128,12 +130,15 @@ def _leave_evaluation(
         "confidence": 0.95,
         "thresholds": {"face": threshold},
         "taxonomy_gated": ["face"],
-        "classes": {"face": {"detected": sense, "covered": sense, "clusters": len(faces)}},
+        "classes": {"face": {"detected": sense, "covered": sense} | clusters},
         "false_finds_per_picture": {"value": 0.2, **pictures, "by_class": {"face": 0.2}},
         "non_object_share_obscured": {"value": 0.02, **pictures},
         "written_output_verified": {**pictures, "failed": []},
     }
     write_json(EVALUATION, evaluation)
+    splits = {split: PREPARED / f"{split}.json" for split in SPLITS}
+    looked_at = {s: sha256_of_file(p) if p.is_file() else None for s, p in splits.items()}
+    write_json(VALIDATION, {"schema_version": 1, "leaks": [], "data_sha256": looked_at})
 
 
 def keep_attack(*, leaked: int) -> None:
@@ -321,6 +326,37 @@ def test_rollback_returns_to_the_champion_before_and_the_gate_does_not_undo_it(r
     assert [(m["from"], m["to"], m["name"]) for m in moves][-1] == ("2", "1", "Ada")
 
 
+def test_a_bundle_that_was_rolled_back_stays_so_on_a_new_reference_set(repo, turn):
+    run()
+    turn(threshold=0.2)
+    run()
+    registry.run(["rollback", "--name", "Ada", "--reason", "faces at night"])
+    data, _ = pictures_with_faces(1)
+    write_release("s", data, TAXONOMY, reason="first")
+    data.write(REFERENCE, TAXONOMY)
+    turn(threshold=0.2)
+    report = run()
+    assert report["outcome"] == "REFUSED"
+    assert "rolled back by Ada: faces at night" in reasons(report)
+
+
+def test_a_validation_of_other_data_is_refused(repo):
+    edit(VALIDATION, lambda values: values["data_sha256"].update(reference="0" * 64))
+    report = run()
+    assert report["outcome"] == "REFUSED"
+    assert "validation was" in reasons(report)
+    edit(VALIDATION, lambda values: values.pop("data_sha256"))
+    assert "validation was None" in reasons(run())
+
+
+def test_a_validation_that_dvc_did_not_record_is_refused(repo):
+    outs = [{"path": str(VALIDATION), "md5": dvc_md5(VALIDATION)}]
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"validation": {"outs": outs}}}))
+    assert run()["outcome"] == "PROMOTED"
+    edit(VALIDATION, lambda values: values.update(leaks=[], verdict_blocking=False))
+    assert "is not what dvc.lock recorded of the validation" in reasons(run())
+
+
 def test_an_override_by_hand_is_recorded_with_name_and_reason(repo, turn):
     run()
     turn(threshold=0.2)
@@ -361,7 +397,7 @@ def test_a_bundle_changed_after_its_evaluation_is_refused(repo):
             lambda v: v["classes"]["face"]["covered"]["lower_bound"].update(bootstrap=1.0),
             "bootstrap of covered is 1.0, its objects give",
         ),
-        (EVALUATION, lambda v: v["classes"]["face"].update(clusters=999), "999 clusters reported"),
+        (EVALUATION, lambda v: v["classes"]["face"].update(clusters=999), "[999, 400.0] clusters"),
         (EVALUATION, lambda v: v.pop("objects_sha256"), "objects was"),
     ],
 )  # fmt: skip
@@ -669,7 +705,8 @@ def test_the_printed_verdict_begins_with_the_outcome_and_names_what_failed(repo,
     run(replace(SETTINGS, tracking=TrackingConfig(enabled=False)))
     lines = verdict_table().splitlines()
     assert lines[0] == "**REFUSED**: the champion stays where it was"
-    said = "face: unproven, 90 identifiable objects in 90 clusters; needed are 100 in 100"
+    said = "face: unproven, 90 identifiable objects in 90 clusters, which count as 90; "
+    said += "needed are 100 in 100, counting as 80"
     assert f"- {said}" in lines
     assert f"| **NO** | proof | face |  | 90 | – | 100 | {said} |" in lines
 

@@ -321,14 +321,24 @@ def calibrate(
             mask_threshold=mask_threshold,
         )
         goals = goals_of(evidence, config, promotion)
-        found = choose(
-            evidence,
-            goals,
-            false_finds_max=limit - config.head_false_finds_max,
-            hopeless_precision=config.hopeless_precision,
-        )
-        tried[mask_threshold] = found
-    mask_threshold = max(tried, key=lambda threshold: joint_worth(tried[threshold]))
+        found: dict[str, Choice] = {}
+        # What is not gated costs the others nothing: the gate counts neither its recall nor its
+        # false finds.
+        for gated in (True, False):
+            some = {n: e for n, e in evidence.items() if (n in taxonomy.gated) is gated}
+            found |= choose(
+                some,
+                goals,
+                false_finds_max=limit - config.head_false_finds_max,
+                hopeless_precision=config.hopeless_precision,
+            )
+        tried[mask_threshold] = {name: found[name] for name in evidence}
+    mask_threshold = max(
+        tried,
+        key=lambda threshold: joint_worth(
+            {name: c for name, c in tried[threshold].items() if name in taxonomy.gated}
+        ),
+    )
     choices = tried[mask_threshold]
     heads = gather_evidence(
         truths, split["keypoint_rcnn"], taxonomy, margins=[0.0], mask_threshold=mask_threshold

@@ -175,6 +175,8 @@ def choose(
         hopeless_precision: Precision down to which false finds of a network without hope are
             free; None counts all.
     """
+    if not evidence:
+        return {}
     steps = {name: list(settings(evidence[name], goals[name])) for name in evidence}
     usable = {name: listed for name, listed in steps.items() if listed}
     taken = _best_within(usable, goals, false_finds_max, _worth)
