@@ -329,9 +329,7 @@ def test_the_server_is_stopped_by_its_process_id_alone(label_studio):
     )
 
 
-def test_of_two_tasks_of_a_picture_that_stays_on_which_somebody_has_begun_to_draw(
-    desk: Desk,
-) -> None:
+def test_of_two_tasks_of_a_picture_that_stays_on_which_somebody_has_begun_to_draw(desk):
     desk.collect(1)
     desk.sync()
     (task,) = desk.tasks()
