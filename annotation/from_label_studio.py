@@ -278,8 +278,11 @@ def _object(group: Sequence[_Region], reading: _Reading, *, number: int) -> Anno
         if shape.is_turned:
             values = (shape.x, shape.y, shape.width, shape.height, shape.degrees)
             attributes[TURNED] = [_rounded(value) for value in values]
-        if geometry != "ellipse" and (shape.is_turned or shape.kind == "ellipse"):
-            segmentation = [_flat(shape.outline(), reading.size)]
+        piece = _flat(shape.outline(), reading.size)
+        if not piece:  # past a corner of the picture, where its upright box is not
+            box = (0.0, 0.0, 0.0, 0.0)
+        elif geometry != "ellipse" and (shape.is_turned or shape.kind == "ellipse"):
+            segmentation = [piece]
     else:
         mask = union(shapes, reading.size)
         segmentation = mask_to_rle(mask)

@@ -62,7 +62,7 @@ class Push:
         doubted = doubts(queue)
         self.mark(rows, doubted, finished)
         known = {row.sha256 for row in rows}
-        new = [p for p in reviewed.pictures if p.sha256 not in known]
+        new = self._shown([p for p in reviewed.pictures if p.sha256 not in known])
         images = {image.sha256: image for image in collected.images}
         if self.config.source_labels:
             new = [p for p in new if p.sha256 in doubted or not _labelled(images.get(p.sha256))]
@@ -78,9 +78,22 @@ class Push:
             self.config.predictions, self.taxonomy, keypoints=self.config.keypoints
         )
         chosen = ordered(self._candidates(new, reviewed, champion, doubted))[:space]
-        added = self._add(chosen, {p.sha256: p for p in new}, collected, champion)
-        log.info("%d tasks added, %d pictures wait", added, len(new) - added)
-        return added
+        self._add(chosen, {p.sha256: p for p in new}, collected, champion)
+        log.info("%d tasks added, %d pictures wait", len(chosen), len(new) - len(chosen))
+        return len(chosen)
+
+    def _shown(self, pictures: list[Picture]) -> list[Picture]:
+        """Return the pictures that browsers can be shown; the others are named."""
+        serving = Serving.of(self.config)
+        left = [p for p in pictures if not serving.can_show(p.file_name)]
+        if left:
+            log.warning(
+                "%d pictures become no tasks, such as %s/%s: no browser shows TIFF or JPEG 2000, "
+                "and %s is read as it is. Convert them in their source, or use "
+                "annotation.pictures=local_files",
+                len(left), left[0].source, left[0].origin, self.config.pictures,
+            )  # fmt: skip
+        return [p for p in pictures if serving.can_show(p.file_name)]
 
     def mark(
         self,
@@ -160,24 +173,14 @@ class Push:
         pictures: Mapping[str, Picture],
         collected: Dataset,
         champion: Champion | None,
-    ) -> int:
-        """Add tasks, and return how many."""
-        added = 0
+    ) -> None:
         images = {image.sha256: image for image in collected.images}
         serving = Serving.of(self.config)
         tasks: list[dict[str, Any]] = []
-        for candidate in _with_progress(chosen, desc="adding tasks"):
+        for number, candidate in enumerate(_with_progress(chosen, desc="adding tasks"), start=1):
             picture = pictures[candidate.sha256]
             image = images.get(candidate.sha256)
-            address = serving.address(picture.file_name)
-            if address is None:
-                log.warning(
-                    "%s/%s becomes no task: browsers do not show it, and %s is read as it is. "
-                    "Convert it in its source, or use annotation.pictures=local_files",
-                    picture.source, picture.origin, self.config.pictures,
-                )  # fmt: skip
-                continue
-            task = new_task(candidate, address)
+            task = new_task(candidate, serving.address(picture.file_name))
             if not candidate.for_reference:
                 labels = collected.by_image[image.id] if image else ()
                 if self.config.source_labels and _labelled(image):
@@ -190,13 +193,9 @@ class Push:
                     found = champion.predict(picture.sha256, PICTURES / picture.file_name)
                     task["predictions"] = [to_prediction(champion.version, found)]
             tasks.append(task)
-            if len(tasks) == BATCH:
+            if len(tasks) == BATCH or number == len(chosen):
                 self.server.add_tasks(self.project, tasks)
-                added += len(tasks)
                 tasks = []
-        if tasks:
-            self.server.add_tasks(self.project, tasks)
-        return added + len(tasks)
 
 
 def _raised(data: Mapping[str, Any], text: str) -> str:

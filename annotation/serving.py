@@ -50,16 +50,20 @@ class Serving:
         named = os.environ.get(ROOT_VARIABLE)
         return cls(config.pictures, Path(named) if named else ARTIFACTS.resolve())
 
-    def address(self, file_name: str) -> str | None:
-        """Return what a task says of its picture; None where no browser could show it.
+    def can_show(self, file_name: str) -> bool:
+        """Return whether browsers can be shown a picture.
 
-        Browsers show neither TIFF nor JPEG 2000, and whoever submits an empty screen says that
-        there is nobody in the picture: locally they get an upright copy as PNG.
+        They show neither TIFF nor JPEG 2000, and whoever submits an empty screen says that there is
+        nobody in the picture. Locally they get a copy; what a store holds is read as it is.
         """
-        shown = Path(file_name).suffix.lower() not in _UNSHOWN
+        return self.pictures == "local_files" or not _needs_copy(file_name)
+
+    def address(self, file_name: str) -> str:
+        """Return what a task says of its picture; where it needs a copy, that is made."""
         if self.pictures != "local_files":
-            return f"{self.pictures.rstrip('/')}/{file_name}" if shown else None
-        return self._local(PICTURES / file_name if shown else _as_png(PICTURES / file_name))
+            return f"{self.pictures.rstrip('/')}/{file_name}"
+        path = PICTURES / file_name
+        return self._local(_as_png(path) if _needs_copy(file_name) else path)
 
     def _local(self, path: Path) -> str:
         # The file itself may be a link into DVC's cache.
@@ -113,6 +117,10 @@ class Serving:
             name: (self._local(folder / first), self._local(folder / second))
             for name, (first, second) in draw_guide(folder, taxonomy).items()
         }
+
+
+def _needs_copy(file_name: str) -> bool:
+    return Path(file_name).suffix.lower() in _UNSHOWN
 
 
 def _as_png(picture: Path) -> Path:

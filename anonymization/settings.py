@@ -259,7 +259,13 @@ class Settings:
             for name, change in self.classes.items()
             if change.strength is not None and change.strength < STRENGTH_MIN
         ]
-        return [*generators, *strengths, *self._unhidden_heads(taxonomy)]
+        shapes = [
+            f"{name}.shape is {change.shape}; finds of {name} have no outline and are hidden by "
+            "their box, what a person drew by itself"
+            for name, change in self.classes.items()
+            if change.shape in ("outline", "rotated_box") and taxonomy[name].geometry != "mask"
+        ]
+        return [*generators, *strengths, *shapes, *self._unhidden_heads(taxonomy)]
 
     def _unhidden_heads(self, taxonomy: Taxonomy) -> list[str]:
         person, head = taxonomy.keypoint_class, taxonomy.head_class

@@ -132,6 +132,12 @@ class Collector:
             return None
         return item if (self._pictures / item.picture.file_name).is_file() else None
 
+    def must_read(self, source: str, entry: Entry) -> bool:
+        """Return whether an entry is likely to be read: to read it ahead otherwise is work lost."""
+        item = self._known.get((source, entry.origin))
+        duplicate = item is not None and bool(item.owner) and item.entry == entry
+        return self.reusable(source, entry) is None and not duplicate
+
     def _known_duplicate(self, source: str, entry: Entry) -> Item | None:
         """Return the last run's item of a duplicate that is one still."""
         item = self._known.get((source, entry.origin))
@@ -207,7 +213,7 @@ def collect(
     work = _work(sources, survey)
     # Owners first, so that a new copy never takes a picture from them, nor labels mended there.
     ordered = sorted(work, key=lambda pair: not collector.owned(pair[0].id, pair[1]))
-    new = [pair for pair in ordered if collector.reusable(pair[0].id, pair[1]) is None]
+    new = [pair for pair in ordered if collector.must_read(pair[0].id, pair[1])]
     progress = tqdm(ordered, desc="collecting", unit="picture", mininterval=1.0, disable=None)
     with Reader(new, workers=workers_here()) as reader:
         collected = [collector.collect(source, entry, reader) for source, entry in progress]

@@ -26,8 +26,8 @@ def _coverage(labels: Labels, taxonomy: Taxonomy) -> dict[str, int]:
 def joined_labels(own: Labels, others: Sequence[Labels], taxonomy: Taxonomy) -> Labels:
     """Return the labels of a picture, each class from the set that labels it most completely.
 
-    A class comes from one set alone: the same face in two of them would become two. Of equals, the
-    picture's own set has it, then the first of the others.
+    A class comes from one set alone: the same face in two of them would become two. Of equals, that
+    with keypoints has it, then the picture's own set, then the first of the others.
 
     Args:
         own: Labels of the set that the picture was collected from.
@@ -39,7 +39,14 @@ def joined_labels(own: Labels, others: Sequence[Labels], taxonomy: Taxonomy) -> 
     every = [own, *others]
     coverage = [_coverage(labels, taxonomy) for labels in every]
     best = {
-        name: max(range(len(every)), key=lambda i: (coverage[i][name], -i))
+        name: max(
+            range(len(every)),
+            key=lambda i: (
+                coverage[i][name],
+                name == taxonomy.keypoint_class and every[i].keypoints_labelled,
+                -i,
+            ),
+        )
         for name in taxonomy.names
     }
 

@@ -1,7 +1,8 @@
 """The registered model: MLflow runs this file to load an anonymizer (models from code, no pickle).
 
 `mlflow models serve -m models:/anonymizer@champion` takes `{"inputs": ["<base64 picture>", ...]}`
-and answers with one record per picture: `picture` (base64 PNG, anonymized) and `detections`.
+and answers with one record per picture: `picture` (base64 PNG, anonymized), `detections` and
+`warning`.
 `mlflow.pyfunc.load_model(...).predict` takes the same list. Python programs that hold pixels use
 `anonymization.anonymizer.Anonymizer`.
 """

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from anonymization.files import FileError, read_json, sha256_of_file, sha256_of_json, write_json
-from data.layout import BUNDLE, PREPARED, REFERENCE, WORK
+from data.layout import BUNDLE, PREPARED, REFERENCE, REPORTS, SPLITS, VALIDATED, WORK
 from data.tracking.revisions import changed_code, digest_of
 from data.tracking.store import database_file, experiment_name, tracking_uri
 from evaluation.binding import OBJECTS, evaluated_code
@@ -22,8 +22,9 @@ STATE = WORK / "promotion.json"
 
 def input_digest(settings: Settings) -> str:
     """Return the digest of all that the verdict rests on."""
-    truth = (PREPARED / "reference.json", REFERENCE)
-    paths = (EVALUATION, VALIDATION, OBJECTS, ATTACK, BUNDLE, *truth)
+    splits = [PREPARED / f"{split}.json" for split in SPLITS]
+    checked = (VALIDATION, VALIDATED, REPORTS / "queue.json")
+    paths = (EVALUATION, OBJECTS, ATTACK, BUNDLE, REFERENCE, *checked, *splits)
     code = sorted(Path(__file__).parent.rglob("*.py"))
     changed = changed_code(evaluated_code(read_json(EVALUATION))) if EVALUATION.is_file() else []
     values = {
@@ -38,7 +39,7 @@ def input_digest(settings: Settings) -> str:
         "uri": tracking_uri(),
         "code": [sha256_of_file(path) for path in code],
         "changed": changed,
-        "recorded": recorded_outputs(),
+        "recorded": [recorded_outputs(), recorded_outputs(stage="validation")],
         **{str(path): digest_of(path) if path.exists() else None for path in paths},
     }
     return sha256_of_json(values)

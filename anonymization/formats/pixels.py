@@ -140,7 +140,8 @@ def to_rgb(native: Native, mode: str) -> Rgb:
     if mode == "RGB":
         return native
     if native.dtype == np.uint16:
-        native = to_eight_bits(native)
+        seen = native[..., :-1] if mode.split(";")[0].endswith("A") else native
+        native = to_eight_bits(seen)
     elif native.dtype == np.float32:
         native = tone_mapped(native)
     if mode.startswith("CMYK"):

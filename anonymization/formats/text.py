@@ -53,6 +53,11 @@ _UNREADABLE = frozenset(("Cc", "Cn", "Co", "Cs"))
 """Controls, unassigned and private characters, halves of surrogates: noise is full of them."""
 
 
+def has_code_word(text: str) -> bool:
+    """Tell whether a text has a word as long as those of base64 or hexadecimal code."""
+    return _WORD.search(text) is not None
+
+
 def is_cut_code(texts: Iterable[str]) -> bool:
     """Tell whether bytes are written over several texts, each too short for `is_text` to mind."""
     return sum(len(word) for text in texts for word in _WORD.findall(text)) >= 2 * _CODE

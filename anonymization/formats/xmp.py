@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from anonymization.formats.text import is_cut_code, is_text
+from anonymization.formats.text import has_code_word, is_cut_code, is_text
 
 MAX_BYTES = 65502
 """One JPEG marker less XMP's name; longer XMP is extended XMP, which carries pictures."""
@@ -72,12 +72,10 @@ def clean_xmp(xmp: bytes, *, position: bool = True) -> bytes:
     rdf = None if root is None else next(root.iter(f"{{{_RDF}}}RDF"), None)
     if rdf is None:
         return b""
-    kept = ElementTree.Element(f"{{{_RDF}}}RDF")
-    for description in rdf.findall(f"{{{_RDF}}}Description"):
-        copied = _copied(description, position=position, depth=0)
-        if copied is not None and (len(copied) or any(_RDF not in name for name in copied.attrib)):
-            kept.append(copied)
-    if not len(kept) or is_cut_code(_texts(kept)):
+    kept = _kept(rdf, position=position)
+    if is_cut_code(_texts(kept)):
+        kept = _kept(rdf, position=position, words=False)
+    if not len(kept):
         return b""
     meta = ElementTree.Element(f"{{{_META}}}xmpmeta")
     meta.append(kept)
@@ -99,26 +97,43 @@ def _parsed(xmp: bytes) -> ElementTree.Element | None:
         return None
 
 
+def _kept(rdf: ElementTree.Element, *, position: bool, words: bool = True) -> ElementTree.Element:
+    """Return what stays of a packet's descriptions."""
+    kept = ElementTree.Element(f"{{{_RDF}}}RDF")
+    for description in rdf.findall(f"{{{_RDF}}}Description"):
+        copied = _copied(description, position=position, words=words, depth=0)
+        if copied is not None and (len(copied) or any(_RDF not in name for name in copied.attrib)):
+            kept.append(copied)
+    return kept
+
+
 def _copied(
-    element: ElementTree.Element, *, position: bool, depth: int
+    element: ElementTree.Element, *, position: bool, words: bool, depth: int
 ) -> ElementTree.Element | None:
-    """Copy an element without what is not known; None where it goes whole."""
+    """Copy an element without what is not known; None where it goes whole.
+
+    `words` tells whether values with words as long as those of code stay.
+    """
     if depth > _DEPTH_MAX or not _is_known(element.tag, position=position):
         return None
     copied = ElementTree.Element(element.tag)
     for name, value in element.attrib.items():
-        if _is_known(name, position=position) and is_text(value.encode()):
+        if _is_known(name, position=position) and _stays(value, words=words):
             copied.set(name, value)
     text = element.text or ""
     if len(element) == 0 and text.strip():
-        if not is_text(text.encode()):
+        if not _stays(text, words=words):
             return None
         copied.text = text
     for child in element:
-        if (inner := _copied(child, position=position, depth=depth + 1)) is not None:
+        if (inner := _copied(child, position=position, words=words, depth=depth + 1)) is not None:
             copied.append(inner)
     emptied = len(element) > 0 and len(copied) == 0 and not copied.attrib
     return None if emptied else copied
+
+
+def _stays(value: str, *, words: bool) -> bool:
+    return is_text(value.encode()) and (words or not has_code_word(value))
 
 
 def _texts(element: ElementTree.Element) -> Iterator[str]:

@@ -93,6 +93,11 @@ class Ledger:
             return None
         return record if intact else None
 
+    def last(self, name: str) -> Record | None:
+        """Return what was last recorded of a picture, whether it holds still or not."""
+        with self._lock:
+            return self._records.get(name)
+
     def add(self, record: Record) -> None:
         """Record a picture whose result is in place.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from anonymization.job.inputs import STREAM, Plan, resolved
 from anonymization.job.ledger import NAME as LEDGER
 from anonymization.job.options import Job, UsageError
-from anonymization.job.outputs import DETECTIONS, SUFFIX
+from anonymization.job.outputs import DETECTIONS, OVERLAY, SUFFIX
 
 
 def own_folders(job: Job) -> tuple[Path, ...]:
@@ -57,7 +57,8 @@ def _check_folders(job: Job, output: Path) -> None:
             raise UsageError(f"{option} {folder} holds an input folder; choose another")
     if job.is_stream:
         return
-    if job.extras and job.overlay_on_source and resolved(job.extras).is_relative_to(output):
+    overlays = job.extras / OVERLAY if job.extras and job.overlay_on_source else None
+    if overlays and OVERLAY in job.kinds and resolved(overlays).is_relative_to(output):
         raise UsageError(
             f"--extras {job.extras} lies in the output folder, where overlays on the source would "
             "be published; choose another"

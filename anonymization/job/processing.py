@@ -251,7 +251,8 @@ class Processor:
         check_output(task.file, target, overwrite=replace)
         write_output(target, made.content, overwrite=replace)
         if replace:
-            for older in (task.target, *self._extras(task).values()):
+            beside = (path for kind, path in self._extras(task).items() if kind != TO_EDIT)
+            for older in (task.target, *beside):
                 older.unlink(missing_ok=True)
         return Processed(self._result(task, made, QUARANTINED, start, output=target))
 
@@ -313,10 +314,14 @@ class Processor:
         return where
 
     def _extras_intact(self, task: Task, record: Record) -> bool:
-        """Tell whether what lies beside a picture is what the recorded run wrote there."""
+        """Tell whether what lies beside a picture is what the recorded run wrote there.
+
+        Known regions that are written to be edited may be another's work by now.
+        """
         try:
             return all(
-                path.is_file() and sha256_of_file(path) == record.extras.get(kind)
+                path.is_file()
+                and (kind == TO_EDIT or sha256_of_file(path) == record.extras.get(kind))
                 for kind, path in self._extras(task).items()
             )
         except OSError:
@@ -327,11 +332,20 @@ class Processor:
         replace = self._options.overwrite or self._options.resume
         written = {}
         for kind, target in self._extras(task).items():
+            if kind == TO_EDIT and self._is_edited(task, target):
+                continue
             check_output(task.file, target, overwrite=replace)
             content = self._extra(kind, task, made)
             write_output(target, content, overwrite=replace)
             written[kind] = hashlib.sha256(content).hexdigest()
         return written
+
+    def _is_edited(self, task: Task, path: Path) -> bool:
+        """Tell whether known regions are not as this tool wrote them, and may not be replaced."""
+        if self._options.overwrite or self._ledger is None or not path.is_file():
+            return False
+        record = self._ledger.last(task.name)
+        return record is not None and sha256_of_file(path) != record.extras.get(TO_EDIT)
 
     def _extra(self, kind: str, task: Task, made: _Made) -> bytes:
         anonymizer, decided = self._anonymizer, made.decided

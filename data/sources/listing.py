@@ -59,19 +59,27 @@ def picture_files(root: Path) -> list[str]:
 
     found: list[str] = []
     seen = {root.resolve()}
-    for folder, folders, files in os.walk(root, followlinks=True):
-        kept = []
-        for name in sorted(folders):
-            target = (Path(folder) / name).resolve()
-            if not name.startswith(".") and target not in seen:
-                seen.add(target)
-                kept.append(name)
-        folders[:] = kept
-        found += [
-            (Path(folder) / name).relative_to(root).as_posix()
-            for name in files
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
+    todo = [root]
+    links: list[Path] = []
+    while todo or links:
+        # Real folders first: a link to one of them would give its pictures another name.
+        folder = todo.pop() if todo else links.pop(0)
+        if folder.is_symlink():
+            if folder.resolve() in seen:
+                continue
+            seen.add(folder.resolve())
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if path.resolve() not in seen:
+                    seen.add(path.resolve())
+                    todo.append(path)
+            elif entry.is_dir():
+                links.append(path)
+            elif entry.name.lower().endswith(SUFFIXES):
+                found.append(path.relative_to(root).as_posix())
     return sorted(found)
 
 

@@ -273,3 +273,16 @@ def test_an_object_of_slivers_alone_is_named_and_left_out():
     labels = results_to_labels(results, TAXONOMY, SIZE, where="here")
     assert labels.objects == ()
     assert "is empty" in labels.problems[0]
+
+
+@pytest.mark.parametrize("name", ["plate", "vehicle", "person"])
+def test_a_turned_box_past_a_corner_of_the_picture_is_left_out(name):
+    attributes = {"turned_box": [-20, -20, 200, 20, -45]}
+    away = Annotation(1, 1, "plate", (0, 0, 50, 50), attributes=attributes)
+    results = json.loads(json.dumps(annotations_to_results([away], TAXONOMY, SIZE)))
+    for result in results:
+        if "rectanglelabels" in result["value"]:
+            result["value"]["rectanglelabels"] = [name]
+    labels = results_to_labels(results, TAXONOMY, SIZE, where="here")
+    assert labels.objects == ()
+    assert "lies outside of the picture" in labels.problems[0]

@@ -42,9 +42,11 @@ def test_the_copy_goes_with_its_picture() -> None:
     assert [path.name for path in SHOWN.iterdir()] == ["b.png"]
 
 
-def test_out_of_a_store_what_no_browser_shows_has_no_address() -> None:
+def test_out_of_a_store_what_no_browser_shows_cannot_be_shown() -> None:
     serving = Serving("s3://bucket/pictures", Path("artifacts"))
-    assert serving.address("a.jp2") is None
+    assert not serving.can_show("a.jp2")
+    assert serving.can_show("a.jpg")
+    assert Serving("local_files", Path("artifacts")).can_show("a.jp2")
     assert serving.address("a.jpg") == "s3://bucket/pictures/a.jpg"
 
 

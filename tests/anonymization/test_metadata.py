@@ -666,7 +666,9 @@ def test_code_that_is_cut_over_many_values_goes() -> None:
     cut = [code[i : i + 190].decode() for i in range(0, len(code), 190)]
     items = "".join(f"<rdf:li>{each}</rdf:li>" for each in cut)
     packet = xmp_with(f"<dc:subject><rdf:Bag>{items}</rdf:Bag></dc:subject>")
-    assert clean_xmp(packet) == b""
+    left = clean_xmp(packet)
+    assert b"equirectangular" in left
+    assert not any(each.encode() in left for each in cut if len(each) > 100)
     parts = b"".join(iptc_set(25, code[i : i + 64]) for i in range(0, len(code), 64))
     assert clean_iptc(parts) == b""
     digest = b"f" * 64

@@ -454,3 +454,21 @@ def test_a_key_given_twice_is_refused(
     (tmp_path / name).write_text(text)
     assert run("--settings", tmp_path / name) == 2
     assert "key 'face' is given twice" in capsys.readouterr().err
+
+
+def test_resume_and_quarantine_leave_alone_what_an_operator_edits(
+    tmp_path: Path, run: Run, make_bundle: Callable[..., Bundle]
+) -> None:
+    picture(tmp_path / "in/a.png")
+    known = ("--write-detections", tmp_path / "known")
+    assert run(*known) == 0
+    path = tmp_path / "known/a.png.json"
+    values = json.loads(path.read_text())
+    values["finds"].append({"class": "license_plate", "box": [60, 30, 90, 50]})
+    path.write_text(json.dumps(values))
+    assert run(*known, "--resume") == 0
+    assert json.loads(path.read_text()) == values
+    seen = [([60.0, 20.0, 90.0, 50.0], 0.3, 0), (FACE, 0.9, 0)]
+    unsure = make_bundle(seen, folder="unsure")
+    assert run(*known, "--resume", "--audit", "--model", unsure.path) == 3
+    assert json.loads(path.read_text()) == values

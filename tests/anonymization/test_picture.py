@@ -19,7 +19,7 @@ from anonymization.formats.picture import (
     encode,
     read_picture,
 )
-from anonymization.formats.pixels import to_eight_bits
+from anonymization.formats.pixels import to_eight_bits, to_rgb
 
 SIZE = (48, 32)
 
@@ -238,5 +238,8 @@ def test_a_camera_of_fewer_bits_is_not_shown_to_the_network_in_the_dark(bits: in
     values = levels << (bits - 8)
     seen = to_eight_bits(values)
     np.testing.assert_array_equal(seen, levels)
+    opaque = np.full_like(values, 65535)
+    shown = to_rgb(np.dstack([values, values, values, opaque]), "RGBA")
+    np.testing.assert_array_equal(shown[..., 0], levels)
     values[3, 4] = 65535  # a hot pixel
     np.testing.assert_array_equal(np.delete(to_eight_bits(values), 3, 0), np.delete(levels, 3, 0))

@@ -282,8 +282,12 @@ def test_a_link_to_nowhere_is_listed_and_linked_folders_are_followed_once(
     (tmp_path / "drive/gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "drive/more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/back").symlink_to(tmp_path / "drive")
+    (tmp_path / "drive/real").mkdir()
+    (tmp_path / "drive/real/2.png").write_bytes(draw(2))
+    (tmp_path / "drive/alias").symlink_to(tmp_path / "drive/real")
     collected("folder", tmp_path / "drive")
-    assert sorted(p.origin for p in manifest().pictures) == ["1.png", "more/1.png"]
+    found = sorted(p.origin for p in manifest().pictures)
+    assert found == ["1.png", "more/1.png", "real/2.png"]
     assert [r.origin for r in manifest().rejected] == ["gone.png"]
 
 

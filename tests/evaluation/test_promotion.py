@@ -26,7 +26,7 @@ from anonymization.files import read_json, sha256_of_file, write_json
 from anonymization.registry import load_bundle
 from anonymization.taxonomy import STRENGTH_MIN, ClassSpec, Taxonomy
 from data.coco import Annotation, Dataset, Image
-from data.layout import GROUPS, PREPARED, SPLITS
+from data.layout import GROUPS, PREPARED, SPLITS, VALIDATED
 from data.reference import write_release
 from data.tracking.revisions import loaded_code
 from data.tracking.store import TrackingConfig, experiment_id, open_client, registry_lock
@@ -355,6 +355,25 @@ def test_a_validation_that_dvc_did_not_record_is_refused(repo):
     assert run()["outcome"] == "PROMOTED"
     edit(VALIDATION, lambda values: values.update(leaks=[], verdict_blocking=False))
     assert "is not what dvc.lock recorded of the validation" in reasons(run())
+
+
+def test_whatever_is_checked_is_looked_at_again_when_it_changed(repo):
+    queue, lock = Path("reports/queue.json"), Path("dvc.lock")
+    write_json(queue, {"reannotate": []})
+    before = settled.input_digest(SETTINGS)
+    changes: list[tuple[Path, bytes]] = [
+        (queue, b"{}"),
+        (PREPARED / "train.json", b"{}"),
+        (VALIDATED / "sizes.json", b"{}"),
+        (lock, yaml.safe_dump({"stages": {"validation": {"outs": [
+            {"path": str(queue), "md5": "0" * 32}]}}}).encode()),
+    ]  # fmt: skip
+    for path, content in changes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        after = settled.input_digest(SETTINGS)
+        assert after != before, path
+        before = after
 
 
 def test_an_override_by_hand_is_recorded_with_name_and_reason(repo, turn):
