@@ -41,6 +41,8 @@ from evaluation.truth import PictureTruth, truth_of
 from training.bundle.variants import as_variant, evenly, inputs_of
 
 RANGES = 32
+FLOAT_FIRST = 3
+"""As conf/bundle."""
 Pixels = NDArray[np.uint8]
 
 
@@ -96,7 +98,9 @@ class Row:
             self.total[name] += len(detected)
 
 
-def bundles_of(path: Path, ranges: Sequence[Path], work: Path) -> dict[str, Bundle]:
+def bundles_of(
+    path: Path, ranges: Sequence[Path], work: Path, *, float_first: int
+) -> dict[str, Bundle]:
     """Return the bundles in a folder by its name, or the variants of one bundle.
 
     Raises:
@@ -113,7 +117,10 @@ def bundles_of(path: Path, ranges: Sequence[Path], work: Path) -> dict[str, Bund
     if base.card.variant != FP32:
         raise SystemExit(f"{path} is {base.card.variant}; variants are made of a {FP32} bundle")
     inputs = inputs_of(evenly(ranges, RANGES))
-    return {name: as_variant(base, name, work / name, inputs=inputs) for name in VARIANTS}
+    return {
+        name: as_variant(base, name, work / name, inputs=inputs, float_first=float_first)
+        for name in VARIANTS
+    }
 
 
 def rows_of(bundles: Mapping[str, Bundle]) -> list[Row]:
@@ -192,13 +199,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--truth", type=Path, help="labels of pictures in PICTURES")
     parser.add_argument("--ranges", type=Path, help="pictures that INT8 observes ranges on")
+    parser.add_argument(
+        "--float-first",
+        type=int,
+        default=FLOAT_FIRST,
+        help="first layers that INT8 leaves in float32 (default: %(default)s)",
+    )
     parser.add_argument("--most", type=int, help="no more pictures than this, spread over all")
     parser.add_argument("--rounds", type=int, default=3, help="how often (default: %(default)s)")
     given = parser.parse_args(arguments)
     source = given.ranges or given.pictures
     ranges = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES)
     with tempfile.TemporaryDirectory() as work:
-        bundles = bundles_of(given.bundle, ranges, Path(work))
+        bundles = bundles_of(given.bundle, ranges, Path(work), float_first=given.float_first)
         rows = rows_of(bundles)
         taxonomy = next(iter(bundles.values())).card.taxonomy
         pictures = list(pictures_of(given.pictures, given.truth, taxonomy))

@@ -12,7 +12,14 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from training.bundle.quantization import best_range, layers_to_quantize, to_int8_arithmetic  # noqa: E402
+from training.bundle import quantization  # noqa: E402
+from training.bundle.quantization import (  # noqa: E402
+    _moments_of,
+    _with_plain_constants,
+    best_range,
+    layers_to_quantize,
+    to_int8_arithmetic,
+)
 from training.errors import QuantizationError  # noqa: E402
 
 
@@ -110,6 +117,32 @@ def test_weights_take_seven_bits_so_that_sums_of_two_products_fit_into_sixteen(
 def test_a_layer_named_stays_float32(content: bytes, tmp_path: Path) -> None:
     made = kernels(to_int8_arithmetic(content, pictures(), keep_float=["/block/"]), tmp_path)
     assert made["QLinearConv"] == 3
+
+
+def test_the_first_layers_stay_float32_where_asked_for(content: bytes, tmp_path: Path) -> None:
+    made = kernels(to_int8_arithmetic(content, pictures(), float_first=2), tmp_path)
+    assert made["QLinearConv"] == 2
+
+
+def test_a_weight_that_layers_share_is_rounded_by_what_all_of_them_see(content: bytes) -> None:
+    model = onnx.load_from_string(content)
+    _with_plain_constants(model.graph)
+    moments = _moments_of(model.graph, layers_to_quantize(model.graph))
+    assert sorted(len(layer.inputs) for layer in moments.values()) == [1, 1, 2]
+
+
+def test_rounding_by_what_layers_see_errs_less(
+    content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, others = pictures(8), pictures(12)[8:]
+
+    def error() -> float:
+        graph = to_int8_arithmetic(content, some)
+        return sum(float(np.square(answer(graph, x) - answer(content, x)).sum()) for x in others)
+
+    best = error()
+    monkeypatch.setattr(quantization, "_with_best_weights", lambda made, *_: made)
+    assert best < error()
 
 
 def test_a_layer_behind_a_box_does_not_make_the_layer_that_found_it_a_middle_one() -> None:

@@ -66,6 +66,7 @@ class BundleConfig:
     variant: str = FP32
     quantization_pictures: int = 32
     float_layers: list[str] = field(default_factory=list)
+    float_first: int = 3
     networks: list[str] = field(default_factory=lambda: list(NETWORKS))
     tiling: TilingCard = field(default_factory=TilingCard)
     test_time: LooksCard = field(default_factory=LooksCard)
@@ -75,6 +76,10 @@ class BundleConfig:
         if self.variant not in VARIANTS:
             raise BundleConfigError(
                 f"bundle.variant is {self.variant!r}; expected one of {', '.join(VARIANTS)}"
+            )
+        if self.float_first < 0:
+            raise BundleConfigError(
+                f"bundle.float_first is {self.float_first}; expected a number of layers, or 0"
             )
         if self.quantization_pictures < 1:
             raise BundleConfigError(
@@ -199,6 +204,7 @@ def variant_of(draft: Bundle, config: BundleConfig, taxonomy: Taxonomy, folder: 
         folder / config.variant,
         inputs=inputs_of(evenly(pictures, config.quantization_pictures)),
         keep_float=config.float_layers,
+        float_first=config.float_first,
     )
 
 

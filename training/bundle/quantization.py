@@ -2,17 +2,19 @@
 
 Static quantization of ONNX Runtime: QuantizeLinear and DequantizeLinear stand around every layer
 that is to run in 8 bits, and ONNX Runtime makes integer kernels of them. Ranges of activations are
-observed on pictures; weights have one scale per output channel.
+observed on pictures; weights have one scale per output channel and are rounded so that what the
+layers give on those pictures errs least (rounding.py).
 
 Float32 stays what decides: the last layers of every branch (class scores, boxes, masks, key
-points), pooling of regions, decoding and suppression.
+points), pooling of regions, decoding and suppression. And, where asked for, the first layers: few
+channels, from which all that follows is made.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.bundle.rounding import Moments, round_weights
 from training.errors import QuantizationError
 
 Floats = NDArray[np.float32]
 
 log = logging.getLogger(__name__)
+
+WEIGHT_MOST = 64
+"""Steps of a weight on either side: 7 bits, see `to_int8_arithmetic`."""
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 """What runs in 8 bits. ONNX Runtime has no integer kernel for ConvTranspose on a CPU."""
@@ -98,7 +104,11 @@ def best_range(values: Floats, low: float, high: float) -> tuple[float, float]:
 
 
 def to_int8_arithmetic(
-    content: bytes, pictures: Iterable[Floats], *, keep_float: Sequence[str] = ()
+    content: bytes,
+    pictures: Iterable[Floats],
+    *,
+    keep_float: Sequence[str] = (),
+    float_first: int = 0,
 ) -> bytes:
     """Return an ONNX file whose layers run in 8 bits.
 
@@ -110,6 +120,7 @@ def to_int8_arithmetic(
         content: The file of a float32 graph, its picture the first input.
         pictures: Its input for some pictures, each float32 (1, 3, H, W).
         keep_float: Parts of names of layers that stay float32.
+        float_first: Number of first layers that stay float32.
 
     Raises:
         QuantizationError: If no layer of the graph can be quantized, or there is no picture.
@@ -118,20 +129,21 @@ def to_int8_arithmetic(
 
     model = onnx.load_from_string(content)
     _with_plain_constants(model.graph)
-    chosen = layers_to_quantize(model.graph, keep_float)
+    chosen = layers_to_quantize(model.graph, keep_float, float_first=float_first)
     if not chosen:
         raise QuantizationError(
             f"no layer can be quantized; {', '.join(keep_float) or 'nothing'} was to stay float32"
         )
     tensors = _tensors_of(model.graph, chosen)
-    ranges = _observe(model, sorted(set().union(*tensors.values())), pictures)
+    moments = _moments_of(model.graph, chosen)
+    ranges = _observe(model, sorted(set().union(*tensors.values())), pictures, moments)
     observed = [name for name in chosen if ranges.keys() >= tensors[name]]
     if len(observed) < len(chosen):
         log.warning(
             "%d layers stay float32: in no picture did anything reach them",
             len(chosen) - len(observed),
         )
-    return _quantized(model, observed, ranges)
+    return _with_best_weights(_quantized(model, observed, ranges), model, moments)
 
 
 def _with_plain_constants(graph: Any) -> None:
@@ -165,10 +177,13 @@ def _with_plain_constants(graph: Any) -> None:
             used.add(node.input[2])
 
 
-def layers_to_quantize(graph: Any, keep_float: Sequence[str] = ()) -> list[str]:
+def layers_to_quantize(
+    graph: Any, keep_float: Sequence[str] = (), *, float_first: int = 0
+) -> list[str]:
     """Return the names of the nodes of a graph that run in 8 bits.
 
-    Layers with weights that are not the last of their branch, and what stands between them.
+    Layers with weights that are not the last of their branch nor among the first so many, and what
+    stands between them.
     """
     weights = {tensor.name for tensor in graph.initializer}
     layers = [
@@ -182,7 +197,7 @@ def layers_to_quantize(graph: Any, keep_float: Sequence[str] = ()) -> list[str]:
     integer: set[str] = set()
     wanted = {
         node.name
-        for node in layers
+        for node in layers[float_first:]
         if node.output[0] in leading and not any(part in node.name for part in keep_float)
     }
     for node in graph.node:
@@ -221,10 +236,52 @@ def _tensors_of(graph: Any, chosen: Sequence[str]) -> dict[str, set[str]]:
     return found
 
 
+def _moments_of(graph: Any, chosen: Sequence[str]) -> dict[str, Moments]:
+    """Return what gathers the inputs of each layer that is to be rounded, by its weight's name."""
+    from onnx import numpy_helper
+
+    known = {tensor.name: tensor for tensor in graph.initializer}
+    found: dict[str, Moments] = {}
+    for node in graph.node:
+        if node.name not in set(chosen) or node.op_type not in LAYERS:
+            continue
+        name = node.input[1]
+        if name in found:
+            found[name].inputs.append(node.input[0])
+        else:
+            found[name] = Moments(node, numpy_helper.to_array(known[name]))
+    return found
+
+
+def _with_best_weights(content: bytes, model: Any, moments: Mapping[str, Moments]) -> bytes:
+    """Return a quantized graph with its weights rounded by what their layers see."""
+    import onnx
+    from onnx import numpy_helper
+
+    quantized = onnx.load_from_string(content)
+    stored = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, seen in moments.items():
+        integers, scales = stored.get(f"{name}_quantized"), stored.get(f"{name}_scale")
+        if integers is None or scales is None or not seen.total.ndim:
+            continue  # it stayed float32
+        grouped = seen.grouped(numpy_helper.to_array(weights[name]))
+        steps = numpy_helper.to_array(scales).reshape(grouped.shape[:2])
+        rounded = seen.ungrouped(round_weights(grouped, steps, seen.total, WEIGHT_MOST))
+        integers.CopyFrom(numpy_helper.from_array(rounded, integers.name))
+    return bytes(quantized.SerializeToString())
+
+
 def _observe(
-    model: Any, tensors: Sequence[str], pictures: Iterable[Floats]
+    model: Any,
+    tensors: Sequence[str],
+    pictures: Iterable[Floats],
+    moments: Mapping[str, Moments],
 ) -> dict[str, tuple[float, float]]:
-    """Run the float32 graph on pictures and return the range of each tensor."""
+    """Run the float32 graph on pictures and return the range of each tensor.
+
+    What layers take is added to their moments.
+    """
     import onnx
     import onnxruntime as ort
 
@@ -244,11 +301,16 @@ def _observe(
     # Everything is drawn: what the network finds at all shows what its last layers see.
     every = {port.name: np.full(port.shape, port.name == "draw", np.float32) for port in told}
     seen = 0
+    generator = np.random.default_rng(0)
     for picture in pictures:
         seen += 1
-        values_of = session.run(tensors, {image.name: picture} | every)
-        for name, values in zip(tensors, values_of, strict=True):
+        found = session.run(tensors, {image.name: picture} | every)
+        values_of = dict(zip(tensors, found, strict=True))
+        for name, values in values_of.items():
             observed[name].add(values)
+        for taken in moments.values():
+            for name in taken.inputs:
+                taken.add(values_of[name], generator)
     if not seen:
         raise QuantizationError("there is no picture to observe ranges on; expected at least one")
     return {

@@ -22,7 +22,13 @@ Inputs = Callable[[GraphCard], "Iterable[NDArray[np.float32]]"]
 
 
 def as_variant(
-    bundle: Bundle, variant: str, folder: Path, *, inputs: Inputs, keep_float: Sequence[str] = ()
+    bundle: Bundle,
+    variant: str,
+    folder: Path,
+    *,
+    inputs: Inputs,
+    keep_float: Sequence[str] = (),
+    float_first: int = 0,
 ) -> Bundle:
     """Return a variant of a float32 bundle, written into a folder; thresholds stay as they are.
 
@@ -33,6 +39,7 @@ def as_variant(
         inputs: Gives what a graph is shown of some pictures, each float32 (1, 3, H, W), to observe
             the ranges of `int8` on.
         keep_float: Parts of names of layers that stay float32 in `int8`.
+        float_first: Number of first layers that stay float32 in `int8`.
     """
     from anonymization.bundle import write_bundle
     from training.bundle.compact import store_fp16, store_int8
@@ -45,7 +52,9 @@ def as_variant(
     for name, content in bundle.graphs.items():
         if variant == "int8":
             seen = inputs(cards[name])
-            graphs[name] = to_int8_arithmetic(content, seen, keep_float=keep_float)
+            graphs[name] = to_int8_arithmetic(
+                content, seen, keep_float=keep_float, float_first=float_first
+            )
         else:
             graphs[name] = store_fp16(content) if variant == "fp16" else store_int8(content)
     unsigned = {name: replace(graph, sha256="") for name, graph in cards.items()}
