@@ -99,7 +99,7 @@ class Row:
 
 
 def bundles_of(
-    path: Path, ranges: Sequence[Path], work: Path, *, float_first: int
+    path: Path, ranges: Sequence[Path], work: Path, *, float_first: int = FLOAT_FIRST
 ) -> dict[str, Bundle]:
     """Return the bundles in a folder by its name, or the variants of one bundle.
 
