@@ -163,7 +163,7 @@ class OpenVinoRuntime:
         except Exception as error:  # its binding raises plain RuntimeError and others
             raise RuntimeLoadError(f"{name} cannot be loaded by OpenVINO: {error}") from error
         # OpenVINO drops inputs that nothing depends on, and refuses values for them.
-        self._inputs = {port.get_any_name() for port in self._model.inputs}
+        self._inputs = {port.get_any_name(): _sides(port) for port in self._model.inputs}
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return every output of the graph, by name.
@@ -174,6 +174,9 @@ class OpenVinoRuntime:
         request = self._requests.get()
         try:
             known = {name: value for name, value in feeds.items() if name in self._inputs}
+            # 2026.4 takes an array of other dimensions for none, and answers as to no picture.
+            for name, value in known.items():
+                _check_shape(name, value.shape, self._inputs[name])
             values = request.infer(known)
             # Copied: the request's own memory is used again by its next run.
             return {
@@ -191,3 +194,25 @@ class OpenVinoRuntime:
 def _failed(name: str, feeds: Mapping[str, Array], error: Exception) -> InferenceError:
     shapes = {key: np.shape(value) for key, value in feeds.items()}
     return InferenceError(f"{name} failed on input {shapes}: {error}")
+
+
+def _sides(port: Any) -> tuple[int | None, ...] | None:
+    """Return the sides that an input of OpenVINO must have, None for any; None where all may be."""
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return None
+    return tuple(None if side.is_dynamic else int(side.get_length()) for side in shape)
+
+
+def _check_shape(name: str, shape: tuple[int, ...], sides: tuple[int | None, ...] | None) -> None:
+    """Refuse an array that is no input of a graph.
+
+    Raises:
+        ValueError: If it has other sides.
+    """
+    fits = sides is None or (
+        len(shape) == len(sides)
+        and all(side in (None, given) for given, side in zip(shape, sides, strict=True))
+    )
+    if not fits:
+        raise ValueError(f"{name} is {shape}; expected {sides}")
