@@ -366,6 +366,7 @@ def test_evaluation_looks_at_each_picture_as_the_anonymizer_does(
         Dataset(tuple(images), tuple(labels)),
         TAXONOMY,
         EvaluationConfig(),
+        groups={images[1].sha256: "drive"},
         seed=1,
     )
     anonymizer = Anonymizer.for_known_regions(CARD)
@@ -375,3 +376,5 @@ def test_evaluation_looks_at_each_picture_as_the_anonymizer_does(
     assert [row.box_xyxy for row in flat.objects] == [LEFT, RIGHT_BOX]
     assert [row.box_xyxy for row in round_.objects] == [ACROSS]
     assert round_.objects[0].covered
+    clusters = [{row.cluster for row in each.objects} for each in (flat, round_)]
+    assert clusters == [{images[0].sha256}, {"drive"}]
