@@ -38,11 +38,10 @@ from anonymization.taxonomy import Taxonomy
 from data.coco import Dataset
 from evaluation.judging import judge
 from evaluation.truth import PictureTruth, truth_of
+from training.bundle.__main__ import BundleConfig
 from training.bundle.variants import as_variant, evenly, inputs_of
 
-RANGES = 32
-FLOAT_FIRST = 3
-"""As conf/bundle."""
+DEFAULTS = BundleConfig()
 Pixels = NDArray[np.uint8]
 
 
@@ -99,7 +98,7 @@ class Row:
 
 
 def bundles_of(
-    path: Path, ranges: Sequence[Path], work: Path, *, float_first: int = FLOAT_FIRST
+    path: Path, ranges: Sequence[Path], work: Path, *, float_first: int = DEFAULTS.float_first
 ) -> dict[str, Bundle]:
     """Return the bundles in a folder by its name, or the variants of one bundle.
 
@@ -116,7 +115,7 @@ def bundles_of(
     base = Bundle.load(path)
     if base.card.variant != FP32:
         raise SystemExit(f"{path} is {base.card.variant}; variants are made of a {FP32} bundle")
-    inputs = inputs_of(evenly(ranges, RANGES))
+    inputs = inputs_of(evenly(ranges, DEFAULTS.quantization_pictures))
     return {
         name: as_variant(base, name, work / name, inputs=inputs, float_first=float_first)
         for name in VARIANTS
@@ -202,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--float-first",
         type=int,
-        default=FLOAT_FIRST,
+        default=DEFAULTS.float_first,
         help="first layers that INT8 leaves in float32 (default: %(default)s)",
     )
     parser.add_argument("--most", type=int, help="no more pictures than this, spread over all")

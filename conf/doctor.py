@@ -142,9 +142,12 @@ def lock_of_dvc() -> Finding:
 def registry() -> Finding:
     """Look whether MLflow's registry can be reached."""
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
+    # Without name and password; as data.tracking.store, which asks for what is not installed yet.
+    shown = re.sub(r"(?<=://)[^/@\s]*@", "...@", address)
     if address.startswith(("http://", "https://")):
-        shown = re.sub(r"(?<=://)[^/@]*@", "...@", address)  # without name and password
         return _server(f"MLflow at {shown}", f"{address.rstrip('/')}/health")
+    if "://" in address and not address.startswith("sqlite:///"):
+        return Finding(f"MLflow at {shown} (not looked at: neither SQLite nor HTTP)")
     return _database(Path(address.removeprefix("sqlite:///") or REPOSITORY / "mlruns.db"))
 
 
@@ -188,8 +191,10 @@ def port(number: int) -> Finding:
 
 def label_studio() -> Finding:
     """Look for the annotation server, where one is configured."""
-    import yaml
-
+    try:
+        import yaml
+    except ImportError:
+        return Finding("the annotation server is not looked at before `make setup`")
     params = REPOSITORY / "params.yaml"
     values = yaml.safe_load(params.read_text(encoding="utf-8")) if params.is_file() else {}
     annotation = (values or {}).get("annotation") or {}

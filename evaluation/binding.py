@@ -203,9 +203,16 @@ def _differs(
 def _validation(validation: Mapping[str, Any]) -> Criterion:
     """Compare what data validation looked at with what was trained on and judged."""
     looked_at = validation.get("data_sha256")
+    if not isinstance(looked_at, Mapping):
+        said = "data validation does not say which splits it looked at"
+        return Criterion("validation", False, f"{said}; run dvc repro --force validation")
     paths = {split: PREPARED / f"{split}.json" for split in SPLITS}
     present = {split: sha256_of_file(p) if p.is_file() else None for split, p in paths.items()}
-    return _same("validation", looked_at, present, "run dvc repro --force validation")
+    others = [split for split in SPLITS if looked_at.get(split) != present[split]]
+    if others:
+        said = f"data validation looked at another {', '.join(others)}"
+        return Criterion("validation", False, f"{said}; run dvc repro --force validation")
+    return Criterion("validation", True, "data validation looked at these splits")
 
 
 def _code(evaluation: Mapping[str, Any]) -> Criterion:

@@ -163,6 +163,11 @@ class Processor:
             extras=extras,
         )
         notes = self._recorded(record)
+        if TO_EDIT in self._extras(task) and TO_EDIT not in extras:
+            path = shown(self._extras(task)[TO_EDIT])
+            notes.append(
+                f"{path} was edited, or is of another run, and stays; --overwrite replaces it"
+            )
         beside = [shown(path) for path in self._extras(task).values()]
         result = self._result(task, made, ANONYMIZED, start, extras=beside, notes=notes)
         return Processed(result, thumbnail)
@@ -341,11 +346,14 @@ class Processor:
         return written
 
     def _is_edited(self, task: Task, path: Path) -> bool:
-        """Tell whether known regions are not as this tool wrote them, and may not be replaced."""
+        """Tell whether known regions are not as the recorded run wrote them, and are kept.
+
+        Where no run is recorded, too: nobody knows whose work they are.
+        """
         if self._options.overwrite or self._ledger is None or not path.is_file():
             return False
         record = self._ledger.last(task.name)
-        return record is not None and sha256_of_file(path) != record.extras.get(TO_EDIT)
+        return record is None or sha256_of_file(path) != record.extras.get(TO_EDIT)
 
     def _extra(self, kind: str, task: Task, made: _Made) -> bytes:
         anonymizer, decided = self._anonymizer, made.decided

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -58,29 +59,36 @@ def picture_files(root: Path) -> list[str]:
     from anonymization.formats.picture import SUFFIXES
 
     found: list[str] = []
-    seen = {root.resolve()}
-    todo = [root]
-    links: list[Path] = []
-    while todo or links:
-        # Real folders first: a link to one of them would give its pictures another name.
-        folder = todo.pop() if todo else links.pop(0)
-        if folder.is_symlink():
+    seen: set[Path] = set()
+    links = deque([root])
+    while links:
+        # All real folders before the next link: by one its pictures would get another name.
+        todo = [links.popleft()]
+        while todo:
+            folder = todo.pop()
             if folder.resolve() in seen:
                 continue
             seen.add(folder.resolve())
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            path = folder / entry.name
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                if path.resolve() not in seen:
-                    seen.add(path.resolve())
-                    todo.append(path)
-            elif entry.is_dir():
-                links.append(path)
-            elif entry.name.lower().endswith(SUFFIXES):
-                found.append(path.relative_to(root).as_posix())
+            for path in _listed(folder):
+                if path.is_dir():
+                    (links if path.is_symlink() else todo).append(path)
+                elif path.suffix.lower() in SUFFIXES:
+                    found.append(path.relative_to(root).as_posix())
     return sorted(found)
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return what a folder holds, hidden things aside, sorted.
+
+    Raises:
+        SourceError: If it cannot be read: its pictures would leave the collection without a word.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise SourceError(
+            f"{folder} cannot be read: {error.strerror}; mend its permissions, or take it away"
+        ) from error
 
 
 class Digests:

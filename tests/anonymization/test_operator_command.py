@@ -468,6 +468,13 @@ def test_resume_and_quarantine_leave_alone_what_an_operator_edits(
     path.write_text(json.dumps(values))
     assert run(*known, "--resume") == 0
     assert json.loads(path.read_text()) == values
+    again = (*known, "--resume", "--set", "face.margin=0.5", "--report", tmp_path / "report.json")
+    assert run(*again) == 0  # other settings: done again, and what was edited is told of
+    assert json.loads(path.read_text()) == values
+    assert "was edited, or is of another run" in report(tmp_path)["files"][0]["notes"][0]
+    (tmp_path / "out" / LEDGER).unlink()
+    assert run(*again) == 0
+    assert json.loads(path.read_text()) == values
     seen = [([60.0, 20.0, 90.0, 50.0], 0.3, 0), (FACE, 0.9, 0)]
     unsure = make_bundle(seen, folder="unsure")
     assert run(*known, "--resume", "--audit", "--model", unsure.path) == 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from data.coco import mask_to_rle
 from data.sources.coco import CocoSource, coco_folders
 from data.sources.coco_objects import annotation_to_object, rle_runs
+from data.sources.listing import picture_files
 from data.sources.protocol import Labels, SourceError, UnreadableEntryError
 
 IMAGE = {"id": 1, "file_name": "images/1.png", "width": 80, "height": 64}
@@ -161,3 +162,32 @@ def test_a_part_of_a_set_holds_the_labels_of_that_part_alone(
     part = pickle.loads(pickle.dumps(source.part(entries[1:2])))
     assert part.read(entries[1]) == source.read(entries[1])
     assert len(pickle.dumps(part)) < len(pickle.dumps(source))
+
+
+def test_links_that_lead_nowhere_or_around_end(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/1.JPG").write_bytes(b"")
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b/up").symlink_to(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / ".hidden").mkdir()
+    assert picture_files(tmp_path) == ["b/1.JPG", "loop.png"]
+    (tmp_path / "root").symlink_to(tmp_path / "b")
+    assert picture_files(tmp_path / "root") == ["1.JPG", "up/loop.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked").mkdir()
+    listed = Path.iterdir
+
+    def refusing(folder: Path) -> Iterator[Path]:
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    with pytest.raises(SourceError, match="locked cannot be read: Permission denied; mend"):
+        picture_files(tmp_path)

@@ -344,9 +344,9 @@ def test_a_validation_of_other_data_is_refused(repo):
     edit(VALIDATION, lambda values: values["data_sha256"].update(reference="0" * 64))
     report = run()
     assert report["outcome"] == "REFUSED"
-    assert "validation was" in reasons(report)
+    assert "data validation looked at another reference; run dvc repro" in reasons(report)
     edit(VALIDATION, lambda values: values.pop("data_sha256"))
-    assert "validation was None" in reasons(run())
+    assert "does not say which splits it looked at" in reasons(run())
 
 
 def test_a_validation_that_dvc_did_not_record_is_refused(repo):

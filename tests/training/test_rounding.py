@@ -89,3 +89,15 @@ def test_dense_layers_are_taken_by_output(kind: str, options: dict[str, int]) ->
     assert layer.total.ndim == 0
     layer.add(np.ones((3, rows.shape[1]), np.float32), np.random.default_rng(7))
     np.testing.assert_array_equal(layer.total, np.full((1, rows.shape[1], rows.shape[1]), 3.0))
+
+
+def test_a_layer_too_wide_for_its_moments_is_known_as_such(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("training.bundle.rounding.INPUTS_MOST", 54)
+    wide = np.zeros((4, 55), np.float32)
+    assert Moments(node("Gemm", transB=1), wide).is_too_wide
+    assert Moments(node("MatMul"), np.ascontiguousarray(wide.T)).is_too_wide
+    convolution = node("Conv", kernel_shape=[3, 3])
+    assert not Moments(convolution, np.zeros((4, 6, 3, 3), np.float32)).is_too_wide
+    assert Moments(convolution, np.zeros((4, 7, 3, 3), np.float32)).is_too_wide

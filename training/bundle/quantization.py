@@ -250,7 +250,7 @@ def _moments_of(graph: Any, chosen: Sequence[str]) -> dict[str, Moments]:
             found[name].inputs.append(node.input[0])
         else:
             found[name] = Moments(node, numpy_helper.to_array(known[name]))
-    return found
+    return {name: moments for name, moments in found.items() if not moments.is_too_wide}
 
 
 def _with_best_weights(content: bytes, model: Any, moments: Mapping[str, Moments]) -> bytes:

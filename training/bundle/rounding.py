@@ -26,6 +26,10 @@ PATCHES = 400
 DAMPING = 0.01
 """Share of the mean diagonal that is added to it: inputs that never differed say nothing."""
 
+INPUTS_MOST = 8192
+"""Layers with more inputs are rounded to the nearest step: the inverse of their moments would take
+gigabytes, and time with the third power."""
+
 BLOCK = 128
 """Inputs after which the errors are handed on to all that follow, at once."""
 
@@ -97,6 +101,12 @@ class Moments:
         )
         self._shape = weight.shape
         self.total: Doubles = np.zeros(())
+
+    @property
+    def is_too_wide(self) -> bool:
+        """Whether the layer has more inputs than are worth their moments."""
+        outputs = self._shape[-1] if self._transposed else self._shape[0]
+        return int(np.prod(self._shape)) // outputs > INPUTS_MOST
 
     def grouped(self, weight: Floats) -> Floats:
         """Return a weight of the layer as (G, O, K)."""
