@@ -20,9 +20,10 @@ from anonymization.files import OutputError, check_output, write_output
 from anonymization.formats.picture import MAX_PIXELS, MetadataPolicy, encode, read_picture
 from anonymization.implied_heads import implied_heads
 from anonymization.obscuring.generator import FaceGenerator
-from anonymization.obscuring.obscure import NO_GENERATORS, NO_OUTLINES, obscure
+from anonymization.obscuring.obscure import NO_GENERATORS, obscure
+from anonymization.obscuring.region import Outline, Region, hidden_parts
 from anonymization.obscuring.seam import obscure_wrapped
-from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline, Region, hidden_parts
+from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES
 from anonymization.panorama.gpano import ChosenProjection, choose_projection
 from anonymization.panorama.projection import Equirectangular
 from anonymization.panorama.wrapping import over_the_seam, with_copies

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonymization.obscuring.shapes import Outline
+from anonymization.obscuring.region import Outline
 
 Bools = NDArray[np.bool_]
 

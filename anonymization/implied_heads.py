@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.detection.finds import Detections, box_iou
-from anonymization.obscuring.shapes import Outline
+from anonymization.obscuring.region import Outline
 from anonymization.panorama.wrapping import canonical
 
 Floats = NDArray[np.float32]

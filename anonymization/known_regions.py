@@ -21,8 +21,8 @@ from anonymization.detection.finds import NUM_KEYPOINTS, Detections
 from anonymization.drawing import drawn_outline, numbers
 from anonymization.errors import BlurloopError
 from anonymization.files import parse_json, sha256_of_json
-from anonymization.obscuring.obscure import class_spec
-from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline, region
+from anonymization.obscuring.region import Outline
+from anonymization.obscuring.shapes import MASK_THRESHOLD, class_spec, region
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 SCHEMA_VERSION = 1

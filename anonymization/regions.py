@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from anonymization.detection.finds import Detections
 from anonymization.drawing import goes_around
 from anonymization.files import sha256_of_file, sha256_of_json
-from anonymization.obscuring.obscure import NO_OUTLINES, class_spec
-from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline, Region, region
+from anonymization.obscuring.region import Outline, Region
+from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES, class_spec, region
 from anonymization.settings import SettingsError, read_structured
 from anonymization.taxonomy import ClassSpec, Taxonomy
 

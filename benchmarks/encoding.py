@@ -25,7 +25,7 @@ from PIL import Image
 from anonymization.detection.finds import Detections
 from anonymization.formats.picture import decode, encode
 from anonymization.obscuring.obscure import obscure
-from anonymization.obscuring.shapes import Region, hidden_parts
+from anonymization.obscuring.region import Region, hidden_parts
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 REPEATS = 7

@@ -15,14 +15,9 @@ import numpy as np
 
 from anonymization.card import KEYPOINT_NETWORK, Card
 from anonymization.detection.finds import Detections
-from anonymization.obscuring.obscure import (
-    NO_OUTLINES,
-    class_spec,
-    hidden_side,
-    obscured_regions,
-)
-from anonymization.obscuring.replacement import cell_px
-from anonymization.obscuring.shapes import Outline, Region, region, shorter_side
+from anonymization.obscuring.obscure import obscured_regions
+from anonymization.obscuring.region import Outline, Region
+from anonymization.obscuring.shapes import NO_OUTLINES, class_spec, region, shorter_side
 from anonymization.taxonomy import STRENGTH_MIN, Taxonomy
 
 THRESHOLD_SHARE = 0.5
@@ -125,11 +120,10 @@ def still_visible(
         outlines: Exact pixels of what was obscured, by position.
     """
     done = [
-        (where, cell_px(spec, hidden_side(hidden, index, outlines)))
-        for index, where in obscured_regions(
+        (where, find.cell)
+        for find, where in obscured_regions(
             hidden, taxonomy, height, width, mask_threshold=mask_threshold, outlines=outlines
         )
-        for spec in [class_spec(hidden, index, taxonomy)]
     ]
     visible = []
     for index in range(len(found)):

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from anonymization.detection.finds import Detections
 from anonymization.errors import BlurloopError
-from anonymization.obscuring.obscure import NO_OUTLINES, class_spec, obscured_mask
-from anonymization.obscuring.shapes import MASK_THRESHOLD, Outline, region
+from anonymization.obscuring.obscure import obscured_mask
+from anonymization.obscuring.region import Outline
+from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES, class_spec, region
 from anonymization.taxonomy import Taxonomy
 
 Rgb = NDArray[np.uint8]

@@ -46,7 +46,7 @@ from anonymization.job.results import (
     Processed,
 )
 from anonymization.known_regions import KnownFinds, KnownRegions, finds_to_document
-from anonymization.obscuring.shapes import Region, hidden_parts
+from anonymization.obscuring.region import Region, hidden_parts
 from anonymization.panorama.gpano import ChosenProjection
 from anonymization.panorama.projection import Equirectangular
 from anonymization.pipeline import Budget, StoppedError

@@ -6,40 +6,29 @@ A pixel whose centre lies in a figure belongs to it, and of boxes each that they
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonymization.obscuring.region import FULL
+
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
-Box = list[float]
+Box = Sequence[float]
 """x0, y0, x1, y1 in picture pixels; plain numbers, as an array of four costs more than all sums."""
 
-FULL = 255
-"""Weight of a pixel that is replaced."""
 
-
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """Whole pixels of a crop, half-open."""
 
     x0: int
     y0: int
     x1: int
     y1: int
-
-    @property
-    def corner(self) -> tuple[int, int]:
-        """First column and row."""
-        return self.x0, self.y0
-
-    @property
-    def end(self) -> tuple[int, int]:
-        """Column and row behind the last."""
-        return self.x1, self.y1
 
     @property
     def columns(self) -> Floats:
@@ -77,12 +66,12 @@ def ellipses(boxes: list[Box], margin: float, feather: float, grid: Grid) -> Byt
     Drawn larger, blurred over four fifths of the feather, and drawn once more: full inside, and
     nothing behind the feather, on the diagonals too, where a square blurs further.
     """
-    weight = np.zeros((grid.y1 - grid.y0, grid.x1 - grid.x0), np.uint8)
+    weight: Bytes = np.zeros((grid.y1 - grid.y0, grid.x1 - grid.x0), np.uint8)
     if feather > 0:
         for box in boxes:
             _draw_ellipse(weight, box, margin + 0.4 * feather, grid)
         side = 2 * int(0.4 * feather) + 1
-        weight[...] = cv2.blur(weight, (side, side), borderType=cv2.BORDER_REPLICATE)
+        weight = np.asarray(cv2.blur(weight, (side, side), borderType=cv2.BORDER_REPLICATE))
     for box in boxes:
         _draw_ellipse(weight, box, margin, grid)
     return weight
@@ -92,9 +81,15 @@ _BITS = 4
 """Of a pixel's fraction, in which OpenCV takes coordinates."""
 
 
-_STEPS = ((3, 90), (10, 30), (15, 18))
-"""Longer half-axis in pixels below which OpenCV draws a polygon of so many degrees a corner (its
-ellipse2Poly); 5 degrees above."""
+def _longer(degrees: float) -> float:
+    """Return the length of an axis in OpenCV's units for each pixel that the figure must have."""
+    return float(2**_BITS / math.cos(math.radians(degrees / 2)))
+
+
+_LONGER, _SMALL = _longer(5), 15
+_LONGER_SMALL = ((3, _longer(90)), (10, _longer(30)), (_SMALL, _longer(18)))
+"""OpenCV draws a polygon of 5 degrees a corner; of more where the longer half-axis is below so many
+pixels (its ellipse2Poly)."""
 
 
 def _draw_ellipse(weight: Bytes, box: Box, growth: float, grid: Grid) -> None:
@@ -105,16 +100,18 @@ def _draw_ellipse(weight: Bytes, box: Box, growth: float, grid: Grid) -> None:
     """
     x0, y0, x1, y1 = box
     # Half a pixel for those that it cuts, a sixteenth for rounding.
-    half = [max(side / 2 + growth, 0.5) + 0.5625 for side in (x1 - x0, y1 - y0)]
-    step = next((degrees for below, degrees in _STEPS if max(half) < below), 5)
-    unit = 2**_BITS
-    longer = unit / math.cos(math.radians(step / 2))
+    across = max((x1 - x0) / 2 + growth, 0.5) + 0.5625
+    down = max((y1 - y0) / 2 + growth, 0.5) + 0.5625
+    longest = max(across, down)
+    longer = _LONGER
+    if longest < _SMALL:
+        longer = next(unit for below, unit in _LONGER_SMALL if longest < below)
     # OpenCV counts from the centre of the first pixel.
     centre = (
-        round(((x0 + x1 - 1) / 2 - grid.x0) * unit),
-        round(((y0 + y1 - 1) / 2 - grid.y0) * unit),
+        round(((x0 + x1 - 1) / 2 - grid.x0) * 2**_BITS),
+        round(((y0 + y1 - 1) / 2 - grid.y0) * 2**_BITS),
     )
-    axes = round(half[0] * longer), round(half[1] * longer)
+    axes = round(across * longer), round(down * longer)
     cv2.ellipse(weight, centre, axes, 0, 0, 360, FULL, cv2.FILLED, cv2.LINE_8, _BITS)
 
 

@@ -26,7 +26,7 @@ from anonymization.detection.runtime import (
 )
 from anonymization.errors import BlurloopError
 from anonymization.files import FileError, read_json
-from anonymization.obscuring.shapes import Region
+from anonymization.obscuring.region import Region
 
 Floats = NDArray[np.float32]
 Rgb = NDArray[np.uint8]
@@ -193,7 +193,7 @@ class FaceGenerator:
         scale = side / small
         left, top = (x0 + x1 - side) / 2 - where.x0, (y0 + y1 - side) / 2 - where.y0
         shift = scale / 2 - 0.5
-        height, width = where.full.shape
+        height, width = where.shape
         turned: Any = cv2.warpAffine(
             face,
             np.array([[scale, 0, left + shift], [0, scale, top + shift]]),

@@ -9,21 +9,18 @@ name a grid of 5x5 as what practitioners trust. `solid` and `synthetic` take not
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonymization.obscuring.shapes import Region
+from anonymization.obscuring.region import Region
 from anonymization.obscuring.synthetic import plate_for
-from anonymization.taxonomy import STRENGTH_MIN, ClassSpec
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[Any]
-
-CELL_MIN_PX = 4
-"""Smallest mosaic cell: below it, plate characters of 8 px would keep more than two samples."""
 
 NOISE_SHARE = 0.02
 """Standard deviation of the noise on each cell, as a share of full scale: 5 levels of 255."""
@@ -32,60 +29,71 @@ QUANTUM_SHARE = 1 / 32
 """Step to which cells are rounded, as a share of full scale: 8 levels of 256."""
 
 
+WHITE = {np.dtype(kind): float(np.iinfo(kind).max) for kind in (np.uint8, np.uint16)}
+"""Value of white by the type of pixels: NumPy takes as long to tell as some objects take."""
+
+
 def full_scale(pixels: Pixels) -> float:
     """Return the value of white: of the type, or for floats 1 or the largest that is there."""
-    if pixels.dtype != np.float32:
-        return float(np.iinfo(pixels.dtype).max)
+    if pixels.dtype in WHITE:
+        return WHITE[pixels.dtype]
     finite = pixels[np.isfinite(pixels)]
     return max(1.0, float(finite.max(initial=0.0)))
 
 
-def cell_px(spec: ClassSpec, side: float) -> float:
-    """Return the side in pixels of the cells to which an object is averaged.
+class CellNoise:
+    """Noise for the cells of one picture, drawn in blocks; each number is used once.
 
-    Linear interpolation spans two cells, so that a blur kernel of `strength` times the object's
-    shorter side has cells of half of that. `solid` and `synthetic` keep nothing: infinite.
-
-    >>> cell_px(ClassSpec("box", "box", strength=1.0), 40.0)
-    20.0
+    Attributes:
+        scale: Value of white.
+        step: Difference between the values to which cells are rounded.
     """
-    if spec.method in ("solid", "synthetic"):
-        return float("inf")
-    strength = max(spec.strength, STRENGTH_MIN)
-    cell = strength * side if spec.method == "pixelate" else strength * side / 2
-    return max(cell, CELL_MIN_PX)
+
+    BLOCK = 256
+
+    def __init__(self, pixels: Pixels, random: np.random.Generator) -> None:
+        """Take white from the picture's pixels, and the noise from a generator."""
+        self.scale = full_scale(pixels)
+        levels = self.scale if pixels.dtype == np.float32 else self.scale + 1
+        self.step = levels * QUANTUM_SHARE
+        self._random = random
+        self._block: NDArray[np.float64] = np.empty(0)
+        self._used = 0
+
+    def take(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Return normal numbers about half a step, by which rounding down rounds to nearest."""
+        start, end = self._used, self._used + math.prod(shape)
+        if end > len(self._block):
+            start, end = 0, end - start
+            many = max(end, self.BLOCK)
+            self._block = self._random.normal(self.step / 2, NOISE_SHARE * self.scale, many)
+        self._used = end
+        return self._block[start:end].reshape(shape)
 
 
-def replacement(
-    crop: Pixels,
-    spec: ClassSpec,
-    side: float,
-    noise: np.random.Generator,
-    *,
-    scale: float | None = None,
-) -> Pixels:
+def replacement(crop: Pixels, method: str, cell: float, noise: CellNoise) -> Pixels:
     """Return what replaces a crop, of its shape and type.
 
     Args:
         crop: uint8, uint16 or float32, shape (h, w) or (h, w, C).
-        spec: Method and strength of the class.
-        side: Shorter side of the object's box in pixels.
-        noise: Where the cells' noise comes from.
-        scale: Value of white; None takes it from the crop.
+        method: `blur`, `pixelate` or `solid`.
+        cell: Side in pixels of the cells to which it is averaged.
+        noise: Of the cells.
     """
-    if spec.method == "solid":
+    if method == "solid":
         return np.zeros_like(crop)
-    white = full_scale(crop) if scale is None else scale
-    grid = coarse_grid(crop, cell_px=cell_px(spec, side), noise=noise, scale=white)
+    grid = coarse_grid(crop, cell_px=cell, noise=noise)
     # Whole numbers before enlarging: float pixels of full size would take most of the time.
-    if spec.method == "pixelate":
-        return _resized(grid, crop, cv2.INTER_NEAREST)
-    return _resized(_smooth(grid, crop), crop, cv2.INTER_LINEAR)
+    if method == "blur":
+        grid = _smooth(grid, crop)
+    how = cv2.INTER_LINEAR if method == "blur" else cv2.INTER_NEAREST
+    large: Pixels = cv2.resize(grid, (crop.shape[1], crop.shape[0]), interpolation=how)
+    return large if large.shape == crop.shape else large.reshape(crop.shape)
 
 
 def plate_on(where: Region, random: np.random.Generator) -> NDArray[np.uint8]:
     """Return a drawn plate for a region; uint8 (h, w, 3), RGB."""
-    height, width = where.full.shape
+    height, width = where.shape
     corners = where.corners_xy
     if corners is not None:
         corners = corners - np.array([where.x0, where.y0], np.float32)
@@ -107,25 +115,21 @@ def drawn_on(crop: Pixels, picture: NDArray[np.uint8], scale: float, *, cmyk: bo
     return as_type(drawn * np.float32(scale), crop).reshape(crop.shape)
 
 
-def coarse_grid(
-    crop: Pixels, *, cell_px: float, noise: np.random.Generator, scale: float
-) -> Pixels:
+def coarse_grid(crop: Pixels, *, cell_px: float, noise: CellNoise) -> Pixels:
     """Average a crop into cells, add noise and quantize: from here on, detail is gone.
 
     Args:
         crop: Shape (h, w) or (h, w, C), uint8, uint16 or float32.
         cell_px: Wanted side of a cell.
-        noise: Where the noise comes from.
-        scale: Value of white.
+        noise: Of the cells.
 
     Returns:
-        Of the crop's type, shape (rows, columns[, C]), in the range from 0 to `scale`.
+        Of the crop's type, shape (rows, columns[, C]), in the range from 0 to white.
     """
     height, width = crop.shape[:2]
     columns, rows = max(1, int(width / cell_px)), max(1, int(height / cell_px))
     means = _averaged(crop, rows, columns)
-    step = (scale if crop.dtype == np.float32 else scale + 1) * QUANTUM_SHARE
-    added = noise.normal(step / 2, NOISE_SHARE * scale, means.shape)
+    added, scale, step = noise.take(means.shape), noise.scale, noise.step
     if crop.dtype == np.float32:
         return np.clip(np.floor((means + added) / step) * step, 0, scale).astype(np.float32)
     # Cut at both ends by OpenCV; then what is less than a step goes.
@@ -151,12 +155,6 @@ def _averaged(crop: Pixels, rows: int, columns: int) -> Pixels:
         sampled = cv2.resize(crop, wanted, interpolation=cv2.INTER_LINEAR)
     small = cv2.resize(sampled, (columns, rows), interpolation=cv2.INTER_AREA)
     return small.reshape((rows, columns, *crop.shape[2:]))
-
-
-def _resized(grid: Pixels, crop: Pixels, how: int) -> Pixels:
-    height, width = crop.shape[:2]
-    large: Pixels = cv2.resize(grid, (width, height), interpolation=how)
-    return large.reshape(crop.shape)
 
 
 SMOOTHING = 4

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.detection.finds import Detections
-from anonymization.obscuring.obscure import NO_OUTLINES, class_spec
-from anonymization.obscuring.shapes import Outline
+from anonymization.obscuring.region import Outline
+from anonymization.obscuring.shapes import NO_OUTLINES, class_spec
 from anonymization.panorama.wrapping import shifted
 from anonymization.taxonomy import Taxonomy
 

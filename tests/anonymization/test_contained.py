@@ -18,7 +18,7 @@ WHOLE, INNER = [4, 4, 92, 92], [30, 40, 50, 50]
 
 
 def left(finds: Detections, taxonomy: Taxonomy) -> list[int]:
-    return [index for index, _ in obscured_regions(finds, taxonomy, SIDE, SIDE)]
+    return [find.position for find, _ in obscured_regions(finds, taxonomy, SIDE, SIDE)]
 
 
 def car_and_plate(mask: np.ndarray) -> Detections:

@@ -17,7 +17,7 @@ from anonymization.detection.finds import Detections
 from anonymization.implied_heads import SOURCE, Cut, head_of
 from anonymization.known_regions import KnownFinds, document_to_finds, finds_to_document
 from anonymization.obscuring.obscure import obscured_mask
-from anonymization.obscuring.shapes import Outline
+from anonymization.obscuring.region import Outline
 from anonymization.settings import DEFAULT_TAXONOMY, Settings, SettingsError
 
 HEIGHT, WIDTH = 300, 400

@@ -16,7 +16,7 @@ from anonymization.formats import jpeg, turbojpeg
 from anonymization.formats.picture import PictureError, decode, encode, read_picture
 from anonymization.formats.pixels import as_stored, as_stored_places, upright
 from anonymization.obscuring.obscure import obscure
-from anonymization.obscuring.shapes import Region, hidden_parts
+from anonymization.obscuring.region import Region, hidden_parts
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 WIDTH, HEIGHT = 151, 117

@@ -13,7 +13,8 @@ import pytest
 from anonymization.detection.finds import Detections, ShapeError
 from anonymization.obscuring.masks import grown, paste_mask
 from anonymization.obscuring.obscure import obscure, obscured_mask
-from anonymization.obscuring.shapes import Outline, region
+from anonymization.obscuring.region import Outline
+from anonymization.obscuring.shapes import region
 from anonymization.taxonomy import STRENGTH_MIN, ClassSpec, Taxonomy
 
 PLATE = ClassSpec("box", "box", margin=0.0)

@@ -6,7 +6,7 @@ import pytest
 from anonymization.anonymizer import Anonymizer, NoNetworkError
 from anonymization.detection.finds import Detections
 from anonymization.job.outputs import instance_mask
-from anonymization.obscuring.shapes import Outline
+from anonymization.obscuring.region import Outline
 from anonymization.regions import Area, Regions
 from anonymization.settings import Settings
 
