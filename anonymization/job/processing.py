@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from anonymization.anonymizer import Anonymizer, Decided
+from anonymization.documents import KnownFinds, finds_to_document
 from anonymization.errors import BlurloopError
 from anonymization.files import check_output, sha256_of_file, sha256_of_json, write_output
 from anonymization.formats.picture import Picture, decode, encode
@@ -45,7 +46,7 @@ from anonymization.job.results import (
     Options,
     Processed,
 )
-from anonymization.known_regions import KnownFinds, KnownRegions, finds_to_document
+from anonymization.known_regions import KnownRegions
 from anonymization.obscuring.region import Region, hidden_parts
 from anonymization.panorama.gpano import ChosenProjection
 from anonymization.panorama.projection import Equirectangular

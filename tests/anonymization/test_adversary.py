@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anonymization.bundle import Bundle
+from anonymization.documents import KnownRegionsError, document_to_finds
 from anonymization.formats.metadata import MetadataPolicy, clean
 from anonymization.job.cli import main
 from anonymization.job.ledger import NAME as LEDGER
-from anonymization.known_regions import KnownRegions, KnownRegionsError, document_to_finds
+from anonymization.known_regions import KnownRegions
 from anonymization.obscuring.obscure import obscure
 from anonymization.settings import DEFAULT_TAXONOMY
 

@@ -14,8 +14,8 @@ import pytest
 from anonymization.anonymizer import Anonymizer
 from anonymization.bundle import Bundle
 from anonymization.detection.finds import Detections
+from anonymization.documents import KnownFinds, document_to_finds, finds_to_document
 from anonymization.implied_heads import SOURCE, Cut, head_of
-from anonymization.known_regions import KnownFinds, document_to_finds, finds_to_document
 from anonymization.obscuring.obscure import obscured_mask
 from anonymization.obscuring.region import Outline
 from anonymization.settings import DEFAULT_TAXONOMY, Settings, SettingsError

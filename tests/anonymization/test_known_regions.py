@@ -9,14 +9,14 @@ import pytest
 
 from anonymization.anonymizer import Anonymizer
 from anonymization.detection.finds import Detections
-from anonymization.drawing import drawn_outline
-from anonymization.known_regions import (
+from anonymization.documents import (
     KnownFinds,
-    KnownRegions,
     KnownRegionsError,
     document_to_finds,
     finds_to_document,
 )
+from anonymization.drawing import drawn_outline
+from anonymization.known_regions import KnownRegions
 from anonymization.obscuring.obscure import obscured_mask
 from anonymization.settings import DEFAULT_TAXONOMY
 from data.coco import ellipse_to_mask

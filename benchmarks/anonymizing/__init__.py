@@ -1,0 +1,1 @@
+"""What `anonymize` costs, measured: `python -m benchmarks.anonymizing --help`."""
