@@ -38,7 +38,7 @@ from anonymization.taxonomy import Taxonomy
 from data.coco import Dataset
 from evaluation.judging import judge
 from evaluation.truth import PictureTruth, truth_of
-from training.bundle.__main__ import BundleConfig
+from training.bundle.config import BundleConfig
 from training.bundle.variants import as_variant, evenly, inputs_of
 
 DEFAULTS = BundleConfig()

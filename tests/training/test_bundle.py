@@ -12,17 +12,11 @@ from anonymization.taxonomy import ClassSpec, Taxonomy
 from conf.dependencies import code_of
 from evaluation.bound import exact_lower
 from evaluation.config import PromotionConfig
-from training.bundle.__main__ import (
-    BundleConfig,
-    BundleConfigError,
-    ParityError,
-    check_parity,
-    draft_bundle,
-    goals_of,
-    head_threshold,
-)
+from training.bundle.__main__ import ParityError, check_parity, draft_bundle
 from training.bundle.calibration import ClassEvidence
+from training.bundle.config import BundleConfig, BundleConfigError
 from training.bundle.parity import Answer, without_partner
+from training.bundle.thresholds import goals_of, head_threshold
 from training.work import AFTER_TRAINING, CODE
 
 torch = pytest.importorskip("torch")

@@ -24,12 +24,12 @@ from conf import compose, section  # noqa: E402
 from data.coco import Annotation, Dataset, Image, mask_to_rle  # noqa: E402
 from data.tracking.store import TrackingConfig  # noqa: E402
 from training.bundle.__main__ import (  # noqa: E402
-    BundleConfigError,
     ParityError,
     check_parity,
     graph_card,
     load_networks,
 )
+from training.bundle.config import BundleConfigError  # noqa: E402
 from training.bundle.export import all_finds, export_onnx, output_names  # noqa: E402
 from training.config import (  # noqa: E402
     AugmentationConfig,

@@ -11,27 +11,26 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anonymization.card import FP32, VARIANTS, LooksCard, TilingCard
 from anonymization.errors import BlurloopError
 from anonymization.files import read_json, sha256_of_file
 from anonymization.taxonomy import Taxonomy
 from conf import stage
-from data.layout import BUNDLE, PICTURES, PREPARED, REPORTS, TRAINED
+from data.layout import BUNDLE, PICTURES, PREPARED, TRAINED
 from data.tracking.runs import stage_run
 from data.tracking.store import TrackingConfig
 from evaluation.config import PromotionConfig
-from training.config import NETWORKS
+from training.bundle.config import BundleConfig, BundleConfigError
+from training.bundle.thresholds import calibrate
 
 if TYPE_CHECKING:
     from anonymization.bundle import Bundle
     from anonymization.card import Card, GraphCard
     from anonymization.detection.finds import Detections
     from data.coco import Dataset
-    from training.bundle.calibration import Choice, ClassEvidence, Goal
     from training.network.rcnn import Network
 
 log = logging.getLogger(__name__)
@@ -40,71 +39,8 @@ PARITY_SCORE_MIN = 0.05
 """Below this, rounding decides whether a find passes the network's own score floor of 0.02."""
 
 
-class BundleConfigError(BlurloopError):
-    """A setting of the bundle step is out of range."""
-
-    exit_code = 2
-
-
 class ParityError(BlurloopError):
     """The exported graph answers otherwise than the network it was made from."""
-
-
-@dataclass(frozen=True)
-class BundleConfig:
-    """Settings of export and calibration; `conf/bundle` says what each is for."""
-
-    threshold_min: float = 0.02
-    margins: list[float] = field(default_factory=lambda: [0.0, 0.1, 0.2])
-    likely: float = 0.9
-    false_finds_share: float = 0.8
-    hopeless_precision: float | None = None
-    head_false_finds_max: float = 0.1
-    mask_thresholds: list[float] = field(default_factory=lambda: [0.3, 0.4, 0.5])
-    parity_tolerance: float = 0.01
-    parity_pictures: int = 3
-    variant: str = FP32
-    quantization_pictures: int = 32
-    float_layers: list[str] = field(default_factory=list)
-    float_first: int = 3
-    networks: list[str] = field(default_factory=lambda: list(NETWORKS))
-    tiling: TilingCard = field(default_factory=TilingCard)
-    test_time: LooksCard = field(default_factory=LooksCard)
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise BundleConfigError(
-                f"bundle.variant is {self.variant!r}; expected one of {', '.join(VARIANTS)}"
-            )
-        if self.float_first < 0:
-            raise BundleConfigError(
-                f"bundle.float_first is {self.float_first}; expected a number of layers, or 0"
-            )
-        if self.quantization_pictures < 1:
-            raise BundleConfigError(
-                f"bundle.quantization_pictures is {self.quantization_pictures}; expected at least 1"
-            )
-        if self.hopeless_precision is not None and not 0 < self.hopeless_precision <= 1:
-            raise BundleConfigError(
-                f"bundle.hopeless_precision is {self.hopeless_precision}; expected null or a share "
-                "above 0"
-            )
-        if not self.networks or not set(self.networks) <= set(NETWORKS):
-            raise BundleConfigError(
-                f"bundle.networks is {self.networks}; expected some of {', '.join(NETWORKS)}"
-            )
-        if not 0 < self.threshold_min < 1 or not 0 < self.likely < 1:
-            raise BundleConfigError(
-                f"bundle.threshold_min is {self.threshold_min} and bundle.likely {self.likely}; "
-                "expected both between 0 and 1"
-            )
-        for name in ("margins", "mask_thresholds"):
-            values = getattr(self, name)
-            if not values or sorted(set(values)) != list(values):
-                raise BundleConfigError(
-                    f"bundle.{name} is {values}; expected at least one, ascending"
-                )
 
 
 @stage
@@ -291,150 +227,6 @@ def detect_all(bundle: Bundle, dataset: Dataset, *, score_min: float) -> dict[st
         image.sha256: detector.detect(_pixels(image.file_name), score_min=score_min)
         for image in tqdm(dataset.images, desc="calibration", unit="picture", mininterval=5)
     }
-
-
-def calibrate(
-    card: Card,
-    val: Dataset,
-    finds: Mapping[str, Detections],
-    config: BundleConfig,
-    promotion: PromotionConfig,
-) -> Card:
-    """Return the card with thresholds and margins chosen on val, and the evidence for them."""
-    from dataclasses import replace
-
-    from evaluation.truth import truth_of
-    from training.bundle.calibration import choose, joint_worth
-    from training.bundle.evidence import gather_evidence, with_margins
-
-    taxonomy = card.taxonomy
-    truths = [truth_of(i, val.by_image[i.id], taxonomy) for i in val.images]
-    split = {
-        source: {
-            sha: found.select([i for i, s in enumerate(found.sources) if s == source])
-            for sha, found in finds.items()
-        }
-        for source in ("mask_rcnn", "keypoint_rcnn")
-    }
-    limit = promotion.false_finds_per_picture_max * config.false_finds_share
-    tried = {}
-    for mask_threshold in config.mask_thresholds:
-        evidence = gather_evidence(
-            truths,
-            split["mask_rcnn"],
-            taxonomy,
-            margins=config.margins,
-            mask_threshold=mask_threshold,
-        )
-        goals = goals_of(evidence, config, promotion)
-        found: dict[str, Choice] = {}
-        # What is not gated costs the others nothing: the gate counts neither its recall nor its
-        # false finds.
-        for gated in (True, False):
-            some = {n: e for n, e in evidence.items() if (n in taxonomy.gated) is gated}
-            found |= choose(
-                some,
-                goals,
-                false_finds_max=limit - config.head_false_finds_max,
-                hopeless_precision=config.hopeless_precision,
-            )
-        tried[mask_threshold] = {name: found[name] for name in evidence}
-    mask_threshold = max(
-        tried,
-        key=lambda threshold: joint_worth(
-            {name: c for name, c in tried[threshold].items() if name in taxonomy.gated}
-        ),
-    )
-    choices = tried[mask_threshold]
-    heads = gather_evidence(
-        truths, split["keypoint_rcnn"], taxonomy, margins=[0.0], mask_threshold=mask_threshold
-    )
-    margins = {name: choice.margin for name, choice in choices.items()}
-    return replace(
-        card,
-        taxonomy=with_margins(taxonomy, margins),
-        thresholds={name: choice.threshold for name, choice in choices.items()},
-        head=replace(card.head, threshold=head_threshold(heads, taxonomy, config)),
-        mask_threshold=mask_threshold,
-        calibration={
-            **_calibration(choices, goals, val, taxonomy),
-            "mask_thresholds": {str(t): _stands(found) for t, found in tried.items()},
-        },
-    )
-
-
-def _stands(choices: Mapping[str, Choice]) -> dict[str, float]:
-    return {name: round(choice.likely, 4) for name, choice in choices.items()}
-
-
-def goals_of(
-    evidence: Mapping[str, ClassEvidence], config: BundleConfig, promotion: PromotionConfig
-) -> dict[str, Goal]:
-    """Return what each class must reach on the reference set that waits for it.
-
-    Of the reference set only the number of its objects is read. A set too small to prove
-    anything is treated as if it were just large enough: recall is not given up because of it.
-    """
-    from evaluation.bound import exact_lower
-    from training.bundle.calibration import Goal, needed_recalls
-
-    counts = read_json(REPORTS / "preparation.json")["splits"]["reference"]["identifiable"]
-
-    def clears(recalled: int, total: int) -> bool:
-        if promotion.confidence is None:
-            return recalled / total >= promotion.recall_min
-        bound = exact_lower(recalled, total, confidence=promotion.confidence)
-        return bool(bound >= promotion.recall_min)
-
-    goals = {}
-    for name in evidence:
-        objects = max(counts.get(name, 0), promotion.objects_min)
-        goals[name] = Goal(
-            reference_objects=objects,
-            needed=needed_recalls(objects, clears=clears),
-            likely=config.likely,
-            threshold_min=config.threshold_min,
-        )
-    return goals
-
-
-def head_threshold(
-    evidence: Mapping[str, ClassEvidence], taxonomy: Taxonomy, config: BundleConfig
-) -> float:
-    """Return the lowest threshold at which head regions stay within their share of false finds.
-
-    A head is a second signal beside the face class, so it can only add recall. Where no picture
-    labels every face, nothing is known of its false finds, and 0.5 is taken.
-    """
-    import numpy as np
-
-    if taxonomy.head_class is None or not evidence[taxonomy.head_class].labelled_pictures:
-        return 0.5
-    faces = evidence[taxonomy.head_class]
-    allowed = int(config.head_false_finds_max * faces.labelled_pictures)
-    scores = np.sort(faces.false_scores)[::-1]
-    if len(scores) <= allowed:
-        return config.threshold_min
-    return float(min(np.ceil(scores[allowed] * 1000 + 1) / 1000, 1.0))
-
-
-def _calibration(
-    choices: Mapping[str, Choice], goals: Mapping[str, Goal], val: Dataset, taxonomy: Taxonomy
-) -> dict[str, Any]:
-    return {
-        "split": "val",
-        "pictures": len(val.images),
-        "val_digest": val.digest(taxonomy),
-        "short_of_goal": sorted(name for name, choice in choices.items() if not choice.reached),
-        "classes": {
-            name: {"goal": asdict(goals[name]), **_plain(choice)}
-            for name, choice in choices.items()
-        },
-    }
-
-
-def _plain(choice: Choice) -> dict[str, Any]:
-    return {**asdict(choice), "curve": list(choice.curve)}
 
 
 def _metrics(card: Card) -> dict[str, float]:
