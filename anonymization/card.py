@@ -147,23 +147,30 @@ class TilingCard:
     Attributes:
         shrink_max: Largest factor by which a flat picture is reduced to the network's input;
             larger pictures are also looked at in tiles. None looks at the whole picture alone.
+        tile_shrink: Largest factor by which the finest tiles are reduced; None for `shrink_max`.
         overlap: Share of a view's side by which neighbouring views overlap: objects up to that
             size are seen whole by one of them.
         panorama: Preset for panoramas and fisheye pictures, or `auto` by the picture's size.
     """
 
     shrink_max: float | None = None
+    tile_shrink: float | None = None
     overlap: float = 0.25
     panorama: str = AUTO
 
     def __post_init__(self) -> None:
-        if self.shrink_max is not None:
-            _in_range("tiling.shrink_max", self.shrink_max, 0.25, 64)
+        for name in ("shrink_max", "tile_shrink"):
+            if getattr(self, name) is not None:
+                _in_range(f"tiling.{name}", getattr(self, name), 0.25, 64)
         _in_range("tiling.overlap", self.overlap, 0.05, 0.6)
         try:
             check_preset(self.panorama)
         except PresetError as error:
             raise BundleError(f"tiling.panorama: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types; without `tile_shrink` where it is `shrink_max`."""
+        return {k: v for k, v in asdict(self).items() if k != "tile_shrink" or v is not None}
 
 
 BEST, SOFT = "best", "soft"
@@ -284,7 +291,7 @@ class Card:
             for network, graph in self.graphs.items()
         }
         # Left out where it is the default: cards that were written without it keep their digest.
-        tiling = {} if self.tiling == TilingCard() else {"tiling": asdict(self.tiling)}
+        tiling = {} if self.tiling == TilingCard() else {"tiling": self.tiling.to_dict()}
         looks = asdict(self.test_time) | {"scales": list(self.test_time.scales)}
         test_time = {} if self.test_time == LooksCard() else {"test_time": looks}
         note = {"note": self.note} if self.note else {}

@@ -75,14 +75,14 @@ def _across_the_seam(width: int, height: int, turn: float) -> tuple[View, ...]:
 def tiles(width: int, height: int, *, tiling: TilingCard, long_side: int) -> tuple[View, ...]:
     """Return the tiles of a flat picture, without the whole; none where it needs no tiles."""
     found: list[View] = []
+    longest = max(width, height)
     if tiling.shrink_max is None:
         return ()
-    side = max(SIDE_MIN, round(long_side * tiling.shrink_max))
-    longest = max(width, height)
-    if longest > side:
-        found += _tiles(width, height, side, tiling.overlap)
-    side = round(side * LEVEL_STEP)
-    while side < longest * ENOUGH:
+    if longest <= max(SIDE_MIN, round(long_side * tiling.shrink_max)):
+        return ()
+    side = max(SIDE_MIN, round(long_side * (tiling.tile_shrink or tiling.shrink_max)))
+    # Where tiles are as large as the picture, the whole picture shows all of it.
+    while side < longest * (ENOUGH if found else 1):
         found += _tiles(width, height, side, tiling.overlap)
         side = round(side * LEVEL_STEP)
     return tuple(found)

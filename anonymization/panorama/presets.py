@@ -52,16 +52,22 @@ network pixels wide, the smallest that the default network's anchors are made fo
 def preset_for(width: float, name: str = AUTO) -> Preset:
     """Return a preset by name, or for `auto` the one nearest to a panorama's width.
 
+    One that is made for wider panoramas is not taken where it would look more coarsely than that.
+
     >>> preset_for(8000).name
     'pano-8k'
+    >>> preset_for(4096, "pano-16k").name
+    'pano-4k'
 
     Raises:
         PresetError: If there is no such preset.
     """
+    nearest = min(PRESETS.values(), key=lambda preset: abs(preset.width - width))
     if name == AUTO:
-        return min(PRESETS.values(), key=lambda preset: abs(preset.width - width))
+        return nearest
     check_preset(name)
-    return PRESETS[name]
+    asked = PRESETS[name]
+    return nearest if asked.width > width and asked.shrink > nearest.shrink else asked
 
 
 def check_preset(name: str) -> None:

@@ -139,6 +139,9 @@ def test_a_card_without_tiling_keeps_the_digest_that_it_was_judged_under(
     assert Bundle.load(tiled.path).card == tiled.card
     other = make_bundle(folder="c", tiling=TilingCard(shrink_max=1.5, panorama="pano-16k"))
     assert len({plain.digest, tiled.digest, other.digest}) == 3
+    assert "tile_shrink" not in tiled.card.to_dict()["tiling"]  # as cards were written without it
+    finer = make_bundle(folder="d", tiling=TilingCard(shrink_max=1.5, tile_shrink=1.0))
+    assert Bundle.load(finer.path).card.tiling.tile_shrink == 1.0
 
 
 @pytest.mark.parametrize(

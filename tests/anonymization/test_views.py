@@ -208,6 +208,34 @@ def test_every_pixel_of_a_small_object_near_a_pole_is_hidden(
     assert hidden(found, 512, 256, 512)[where].all()
 
 
+def test_a_picture_that_needs_tiles_is_looked_at_as_finely_as_tiles_are() -> None:
+    tiling = TilingCard(shrink_max=3.0, tile_shrink=1.5)
+
+    def sides(width: int, height: int) -> list[int]:
+        views = views_of(width, height, projection=None, tiling=tiling, long_side=LONG_SIDE)
+        return sorted({max(view.width, view.height) for view in views})
+
+    assert sides(3 * LONG_SIDE, LONG_SIDE) == [3 * LONG_SIDE]
+    assert sides(3 * LONG_SIDE + 1, LONG_SIDE) == [192, 385]
+    assert sides(2000, 1500) == [192, 480, 1200, 2000]
+    plain = TilingCard(shrink_max=1.5)
+    assert views_of(2000, 1500, projection=None, tiling=tiling, long_side=LONG_SIDE) == views_of(
+        2000, 1500, projection=None, tiling=plain, long_side=LONG_SIDE
+    )
+
+
+def test_a_preset_for_wider_panoramas_never_looks_more_coarsely_than_auto() -> None:
+    for width in (1000, 2048, 4096, 6000, 8192, 16384, 30000):
+        auto = preset_for(width)
+        for name, preset in PRESETS.items():
+            taken = preset_for(width, name)
+            seen = min(width, taken.width) / taken.shrink
+            if preset.width > width:
+                assert seen >= min(width, auto.width) / auto.shrink
+            else:
+                assert taken is preset
+
+
 def test_an_object_over_a_pole_takes_hardly_more_rows_than_it_has() -> None:
     pixels = gray(1024, 512)
     where = around(PANO, 0, -90, 20)
