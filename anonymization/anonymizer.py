@@ -23,10 +23,10 @@ from anonymization.obscuring.generator import FaceGenerator
 from anonymization.obscuring.obscure import NO_GENERATORS, obscure
 from anonymization.obscuring.region import Outline, Region, hidden_parts
 from anonymization.obscuring.seam import obscure_wrapped
-from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES
+from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES, growths
 from anonymization.panorama.gpano import ChosenProjection, choose_projection
 from anonymization.panorama.projection import Equirectangular
-from anonymization.panorama.wrapping import over_the_seam, with_copies
+from anonymization.panorama.wrapping import over_the_seam, with_copies, with_grown_copies
 from anonymization.pipeline import Cores
 from anonymization.regions import Regions, Spared
 from anonymization.settings import DEFAULT_TAXONOMY, Settings
@@ -54,7 +54,8 @@ class Decided:
         drawn: The finds, then a copy of each that reaches across a panorama's seam, where it
             comes in on the other side.
         owners: Position in `detections` of each of `drawn`.
-        hidden: What is obscured of `drawn`, in order.
+        hidden: What is obscured of `drawn`, in order; then a copy of each of which only what is
+            hidden around it reaches across the seam.
         hidden_outlines: Exact pixels of finds, by position in `hidden`.
         across: Positions in `hidden` of finds that go on across a whole panorama's seam, where both
             sides are obscured.
@@ -304,12 +305,7 @@ class Anonymizer:
         listed = np.flatnonzero(~np.isin(detections.class_ids, off))
         found, found_outlines = _picked(detections, outlines, listed)
         drawn, owners = with_copies(found, width, turn)
-        # A copy that crossed the seam takes along what a person drew.
-        moved = drawn.boxes_xyxy[:, 0] - found.boxes_xyxy[owners, 0]
-        for copy in range(len(found), len(drawn)):
-            if (outline := found_outlines.get(int(owners[copy]))) is not None:
-                by = round(float(moved[copy]))
-                found_outlines[copy] = replace(outline, x0=outline.x0 + by)
+        found_outlines = _moved(found_outlines, found, drawn, owners)
         spared = self.regions.spared(
             drawn,
             self.taxonomy,
@@ -325,10 +321,12 @@ class Anonymizer:
         out = [one for one in spared if one.index < len(found) and one.index not in protected]
         hidden_at = np.flatnonzero(~np.isin(owners, [one.index for one in out]))
         hidden, hidden_outlines = _picked(drawn, found_outlines, hidden_at)
-        across = over_the_seam(hidden, owners[hidden_at], width, turn)
-        return Decided(
-            found, found_outlines, tuple(out), drawn, owners, hidden, hidden_outlines, across
-        )
+        # What is hidden around an object may cross the seam where the object does not.
+        growth = growths(hidden, self.taxonomy)
+        every, whose, copied = with_grown_copies(hidden, owners[hidden_at], growth, width, turn)
+        across = over_the_seam(every, whose, growth[copied], width, turn)
+        outlined = _moved(hidden_outlines, hidden, every, copied)
+        return Decided(found, found_outlines, tuple(out), drawn, owners, every, outlined, across)
 
     def _with_implied_heads(
         self,
@@ -451,6 +449,21 @@ class Anonymizer:
 def _generators(settings: Settings, seed: int | None) -> dict[str, FaceGenerator]:
     """Load the generator of each class that has one."""
     return {name: FaceGenerator.load(path, seed=seed) for name, path in settings.generators.items()}
+
+
+def _moved(
+    outlines: Mapping[int, Outline],
+    finds: Detections,
+    copies: Detections,
+    owners: NDArray[np.int64],
+) -> dict[int, Outline]:
+    """Return what a person drew, also for copies that crossed the seam and follow their finds."""
+    moved = copies.boxes_xyxy[:, 0] - finds.boxes_xyxy[owners, 0]
+    return {
+        copy: replace(outlines[owner], x0=outlines[owner].x0 + round(float(moved[copy])))
+        for copy, owner in enumerate(owners.tolist())
+        if owner in outlines
+    }
 
 
 def _picked(

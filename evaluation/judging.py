@@ -261,10 +261,13 @@ def covered_thresholds(
         "mask_threshold": mask_threshold,
     }
     if truth.panorama is not None:
-        from anonymization.panorama.wrapping import wrapped_copies
+        from anonymization.obscuring.shapes import growths
+        from anonymization.panorama.wrapping import with_copies, with_grown_copies
 
         width, turn = truth.panorama.width, truth.panorama.turn
-        detections = wrapped_copies(detections, width, turn=turn)
+        drawn, owners = with_copies(detections, width, turn)
+        growth = growths(drawn, taxonomy)
+        detections, _, _ = with_grown_copies(drawn, owners, growth, width, turn)
     ids = np.asarray(detections.class_ids)
     scores = np.asarray(detections.scores, dtype=np.float64)
     base = None

@@ -104,7 +104,7 @@ def obscure(
         if generators:
             generator = generators.get(taxonomy.names[int(detections.class_ids[find.position])])
         if generator is None and find.spec.method != "synthetic":
-            _blend(crop, replacement(crop, find.spec.method, find.cell, noise), where)
+            blend(crop, replacement(crop, find.spec.method, find.cell, noise), where)
             continue
         if generator is None:
             picture = plate_on(where, random)
@@ -112,7 +112,7 @@ def obscure(
             rows = detections.boxes_xyxy[find.position, 1::2]
             picture = generator.face_for(where, _hidden_box(find), rows=rows)
         # A second find on the same plate or face would else put a smaller one into its middle.
-        _blend(crop, drawn_on(crop, picture, noise.scale, cmyk=cmyk), where.without(drawn))
+        blend(crop, drawn_on(crop, picture, noise.scale, cmyk=cmyk), where.without(drawn))
         drawn.append(where)
     return done
 
@@ -182,7 +182,7 @@ def _hidden_box(find: Find) -> Floats:
     return np.array([*low, *high], np.float32)
 
 
-def _blend(crop: Pixels, hidden: Pixels, where: Region) -> None:
+def blend(crop: Pixels, hidden: Pixels, where: Region) -> None:
     """Mix into a part of the picture by weight; exactly `hidden` where the weight is 1."""
     if where.faded is None:
         _put(hidden, where, crop)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.detection.finds import Detections
-from anonymization.obscuring.region import Outline
+from anonymization.obscuring.obscure import blend
+from anonymization.obscuring.region import FULL, Outline, Region
 from anonymization.obscuring.shapes import NO_OUTLINES, class_spec
 from anonymization.panorama.wrapping import shifted
 from anonymization.taxonomy import Taxonomy
@@ -48,8 +49,8 @@ def obscure_wrapped(
     if not len(across):
         return done
     width = pixels.shape[1]
-    reaches = [_reach(detections, int(i), taxonomy, outlines, width) for i in across]
-    half = min(width // 2, max(reaches))
+    reach = max(_reach(detections, int(i), taxonomy, outlines, width) for i in across)
+    half = min(width // 2, reach)
     strip = np.concatenate([done[:, width - half :], done[:, :half]], axis=1)
     moved = {
         new: replace(outlines[int(old)], x0=outlines[int(old)].x0 + half - width)
@@ -58,8 +59,23 @@ def obscure_wrapped(
     }
     finds = shifted(detections.select(np.asarray(across, np.int64)), half - width)
     strip = hide(strip, finds, moved)
+    if reach > half and strip.dtype != np.float32:
+        strip = _faded(strip, np.concatenate([done[:, width - half :], done[:, :half]], axis=1))
     done[:, width - half :], done[:, :half] = strip[:, :half], strip[:, half:]
     return done
+
+
+def _faded(strip: Pixels, without: Pixels) -> Pixels:
+    """Return a strip that passes into what it was without it, towards its ends.
+
+    For a find all around, over a pole, whose strip ends in the middle of it. Both hide it.
+    """
+    half = strip.shape[1] // 2
+    ramp = np.clip(np.arange(half) / max(half // 2, 1) * FULL, 0, FULL).astype(np.uint8)
+    columns = np.concatenate([ramp, np.full(strip.shape[1] - 2 * half, FULL, np.uint8), ramp[::-1]])
+    weight = np.ascontiguousarray(np.broadcast_to(columns, strip.shape[:2]))
+    blend(without, strip, Region(0, 0, None, weight))
+    return without
 
 
 def _reach(

@@ -98,6 +98,20 @@ def largest_first(
     return found
 
 
+def growths(detections: Detections, taxonomy: Taxonomy) -> Floats:
+    """Return how far beyond its boxes each find is hidden at most, in pixels; float32 (N,).
+
+    Raises:
+        ShapeError: If the taxonomy has no class of a find's position.
+    """
+    out = []
+    for index, box in enumerate(detections.boxes_xyxy.tolist()):
+        spec = class_spec(detections, index, taxonomy)
+        growth = (spec.margin + spec.feather) * max(_shorter(box), 0.0)
+        out.append(0.0 if spec.method == "none" else growth)
+    return np.array(out, np.float32)
+
+
 def cell_px(spec: ClassSpec, side: float) -> float:
     """Return the side in pixels of the cells to which an object is averaged.
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from anonymization.card import KEYPOINT_NETWORK
 from anonymization.detection.finds import Detections, box_iou
 
+Floats = NDArray[np.float32]
+
 
 def shifted(detections: Detections, columns: float | NDArray[Any]) -> Detections:
     """Return finds moved to the right by some columns, one number or one per find."""
@@ -45,8 +47,7 @@ def wrapped_copies(
     [[90.0, 0.0, 110.0, 9.0], [-10.0, 0.0, 10.0, 9.0]]
     """
     period = width if turn is None else turn
-    x0 = np.fmin(detections.boxes_xyxy[:, 0], detections.merged_xyxy[:, 0])
-    x1 = np.fmax(detections.boxes_xyxy[:, 2], detections.merged_xyxy[:, 2])
+    x0, x1 = _columns(detections)
     left = detections.select(x1 > period)
     right = detections.select(x0 + period < width)
     return Detections.concatenate([detections, shifted(left, -period), shifted(right, period)])
@@ -74,14 +75,54 @@ def with_copies(
     return drawn, np.concatenate([owners, np.array([i for i, _ in copies], np.int64)])
 
 
+def with_grown_copies(
+    drawn: Detections,
+    owners: NDArray[np.int64],
+    growth: Floats,
+    width: float,
+    turn: float | None,
+) -> tuple[Detections, NDArray[np.int64], NDArray[np.int64]]:
+    """Return finds and, of those of which only what is hidden around them crosses, a copy there.
+
+    Args:
+        drawn: Finds and their copies, or some of them; see `with_copies`.
+        owners: Whose copy each is.
+        growth: How far each is hidden beyond its boxes, float32 (N,), columns.
+        width: Columns of the picture.
+        turn: Columns of a whole turn; None for a flat picture.
+
+    Returns:
+        The finds, in their order, then the copies; whose copy each is; and of which in `drawn`.
+    """
+    before = np.arange(len(drawn))
+    if turn is None or not len(drawn):
+        return drawn, owners, before
+    x0, x1 = _columns(drawn)
+    moved = []
+    for by in (-turn, turn):
+        reaches = (x1 + growth + by > 0) & (x0 - growth + by < width)
+        there = (x1 + by > 0) & (x0 + by < width)
+        # Not of a find that is not in the picture itself: another is its copy here.
+        moved.append(reaches & ~there & (x1 > 0) & (x0 < width))
+    left, right = (np.flatnonzero(rows) for rows in moved)
+    finds = [drawn, shifted(drawn.select(left), -turn), shifted(drawn.select(right), turn)]
+    sources = np.concatenate([before, left, right])
+    return Detections.concatenate(finds), owners[sources], sources
+
+
 def over_the_seam(
-    drawn: Detections, owners: NDArray[np.int64], width: float, turn: float | None
+    drawn: Detections,
+    owners: NDArray[np.int64],
+    growth: Floats,
+    width: float,
+    turn: float | None,
 ) -> NDArray[np.int64]:
-    """Return positions of finds that go on beyond the last column of a whole panorama.
+    """Return positions of finds that are hidden on beyond the last column of a whole panorama.
 
     Args:
         drawn: Finds and their copies, or some of them.
         owners: Whose copy each is; see `with_copies`.
+        growth: How far each is hidden beyond its boxes, float32 (N,), columns.
         width: Columns of the picture.
         turn: Columns of a whole turn; None for a flat picture.
 
@@ -92,7 +133,14 @@ def over_the_seam(
         return np.zeros(0, np.int64)
     both = np.bincount(owners)[owners] > 1
     starts, ends = drawn.boxes_xyxy[:, 0], drawn.boxes_xyxy[:, 2]
-    return np.flatnonzero(both & (starts >= 0) & (starts < width) & (ends > width))
+    reaches = (starts - growth < width) & (ends + growth > width)
+    return np.flatnonzero(both & (starts >= 0) & reaches)
+
+
+def _columns(detections: Detections) -> tuple[Floats, Floats]:
+    """Return the first and the last column of each find's boxes; float32 (N,) both."""
+    boxes, merged = detections.boxes_xyxy, detections.merged_xyxy
+    return np.fmin(boxes[:, 0], merged[:, 0]), np.fmax(boxes[:, 2], merged[:, 2])
 
 
 def canonical(detections: Detections, width: float, turn: float) -> Detections:

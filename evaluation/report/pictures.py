@@ -90,7 +90,8 @@ def judge_picture(
     from anonymization.detection.applying import apply_card, merge_heads
     from anonymization.obscuring.obscure import obscure
     from anonymization.obscuring.seam import obscure_wrapped
-    from anonymization.panorama.wrapping import over_the_seam, with_copies
+    from anonymization.obscuring.shapes import growths
+    from anonymization.panorama.wrapping import over_the_seam, with_copies, with_grown_copies
 
     check_detections(raw, truth.image.sha256)
     shipped = apply_card(raw, card)
@@ -101,7 +102,9 @@ def judge_picture(
     patches = [thing.patch for thing in truth.objects]
     turn = None if truth.panorama is None else truth.panorama.turn
     drawn, owners = with_copies(shipped, width, turn)
-    across = over_the_seam(drawn, owners, width, turn)
+    growth = growths(drawn, card.taxonomy)
+    drawn, owners, copied = with_grown_copies(drawn, owners, growth, width, turn)
+    across = over_the_seam(drawn, owners, growth[copied], width, turn)
     regions = regions_of(
         drawn, card.taxonomy, height=height, width=width, mask_threshold=card.mask_threshold
     )

@@ -101,6 +101,48 @@ def test_an_object_across_the_seam_is_spared_only_where_both_sides_are() -> None
     assert spared == {"right": [], "both": [0]}
 
 
+@pytest.mark.parametrize(
+    ("box", "side"),
+    [
+        pytest.param([160.0, 40.0, 200.0, 80.0], slice(0, 4), id="ends at the last column"),
+        pytest.param([0.0, 40.0, 40.0, 80.0], slice(196, 200), id="starts at the first"),
+    ],
+)
+@pytest.mark.parametrize("name", ["face", "license_plate"])
+def test_what_is_hidden_around_an_object_goes_on_beyond_the_seam(
+    box: list[float], side: slice, name: str
+) -> None:
+    """The margin is 4 columns of the other side, as it would be anywhere else."""
+    tool = of(f"{name}.method=solid", f"{name}.margin=0.1", f"{name}.feather=0")
+    finds = Detections.from_boxes([box], class_ids=[tool.taxonomy.class_id(name)])
+    white = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    done = hidden(tool, white, finds)
+    assert not done[55:65, side].any()
+    middle = Detections.from_boxes([[80.0, 40.0, 120.0, 80.0]], class_ids=finds.class_ids)
+    np.testing.assert_array_equal(
+        np.roll(done, int(80 - box[0]), axis=1), hidden(tool, white, middle)
+    )
+
+
+def test_a_region_that_spares_an_object_spares_what_is_hidden_around_it() -> None:
+    tool = anonymizer(half("right", 0.5, 1.0))
+    face = Detections.from_boxes([[160, 40, 200, 80]], class_ids=[0])
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(hidden(tool, pixels, face), pixels)
+
+
+def test_a_find_all_around_has_no_edge_where_its_strip_ends() -> None:
+    tool = of("face.method=blur")
+    pole = Detections.from_boxes([[-WIDTH, 60, 2 * WIDTH, 160]], class_ids=[0])
+    x = np.arange(WIDTH)
+    bright = (128 + 100 * np.cos(x / WIDTH * 2 * np.pi)).astype(np.uint8)
+    pixels = np.broadcast_to(bright[None, :, None], (HEIGHT, WIDTH, 3)).copy()
+    done = hidden(tool, pixels, pole).astype(int)
+    steps = np.abs(np.diff(done[85:], axis=1)).max(axis=(0, 2))
+    assert steps[WIDTH // 2 - 1] <= 4
+    assert np.abs(done[85:, -1] - done[85:, 0]).max() <= 25
+
+
 def test_a_flat_picture_has_no_seam() -> None:
     tool = Anonymizer.for_known_regions()
     view = tool.view(b"", WIDTH, HEIGHT)
