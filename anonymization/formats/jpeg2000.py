@@ -28,6 +28,9 @@ from anonymization.formats.pixels import (
 
 SIGNATURES = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 
+PSNR_MIN_DB = 28
+"""Of the lowest quality: below, blocks are all that is left."""
+
 PSNR_DB = 50
 """Peak signal-to-noise ratio of what is encoded with loss: about one level of 255 off."""
 
@@ -232,7 +235,7 @@ def write(
         before: Its pixels; nothing of them is needed.
         after: The new pixels in the order of the file.
         thumbnail: A JPEG of the new pixels for EXIF.
-        recompress: Quality as JPEG's, taken as half as many decibels; not for reversible ones.
+        recompress: Quality as JPEG's, taken as 28 to 50 decibels; not for reversible ones.
         alike: Not needed: nothing of the source's stream is kept.
 
     Raises:
@@ -243,7 +246,9 @@ def write(
     del before, alike
     how: How = encoding.how
     values = np.ascontiguousarray(after) >> (8 * after.dtype.itemsize - how.bits)
-    level = 0 if how.reversible else PSNR_DB if recompress is None else recompress // 2 + 1
+    level = 0 if how.reversible else PSNR_DB
+    if recompress is not None and not how.reversible:
+        level = PSNR_MIN_DB + (PSNR_DB - PSNR_MIN_DB) * recompress // 100
     try:
         stream = imagecodecs.jpeg2k_encode(
             values,

@@ -152,12 +152,11 @@ def to_rgb(native: Native, mode: str) -> Rgb:
     return np.ascontiguousarray(native[..., :3])
 
 
-def to_eight_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Map 16-bit pixels to 8 bits, for detection and thumbnails only.
+def bits_used(values: NDArray[np.uint16]) -> int:
+    """Return how many bits of 16-bit pixels hold the picture: 8 to 14, or 16.
 
-    Cameras of 8 to 14 bits often leave the upper bits of 16 empty, and such a picture would be
-    almost black: where all but a thousandth of a sample lies in fewer than 15 bits, those are taken
-    for the whole range.
+    Cameras of 8 to 14 bits often leave the upper bits of 16 empty: where all but a thousandth of a
+    sample lies in fewer than 15 bits, those are the whole range.
 
     Args:
         values: uint16, shape (H, W) or (H, W, C).
@@ -165,9 +164,20 @@ def to_eight_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
     step = max(1, values.shape[0] * values.shape[1] // _SAMPLE_PIXELS)
     sample = values.reshape(-1, *values.shape[2:])[::step]
     bits = int(np.percentile(sample, 99.9, method="higher")).bit_length()
-    if bits > 14:
+    return 16 if bits > 14 else max(bits, 8)
+
+
+def to_eight_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Map 16-bit pixels to 8 bits, for detection and thumbnails only.
+
+    By `bits_used`: a picture of 12 bits would else be almost black.
+
+    Args:
+        values: uint16, shape (H, W) or (H, W, C).
+    """
+    bits = bits_used(values)
+    if bits == 16:
         return (values >> 8).astype(np.uint8)
-    bits = max(bits, 8)
     return (np.minimum(values, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
 
 

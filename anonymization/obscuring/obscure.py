@@ -20,7 +20,7 @@ from anonymization.detection.finds import Detections, ShapeError
 from anonymization.obscuring.generator import FaceGenerator
 from anonymization.obscuring.region import FULL, Outline, Region
 from anonymization.obscuring.replacement import (
-    WHITE,
+    TOP,
     CellNoise,
     drawn_on,
     plate_on,
@@ -63,7 +63,8 @@ def obscure(
 
     Larger objects come first, and each works on what is already obscured: where objects overlap,
     nothing that one hid comes back with the next. What lies inside of what is hidden at least as
-    coarsely is left at that (`obscured_regions`).
+    coarsely is left at that (`obscured_regions`). What is drawn, and takes nothing from the
+    picture, comes last.
 
     Args:
         pixels: uint8, uint16 or float32, shape (H, W) or (H, W, C), any colour model.
@@ -89,7 +90,7 @@ def obscure(
     done: Pixels = np.array(pixels, order="C")
     random = _own_noise() if seed is None else np.random.default_rng(seed)
     noise = CellNoise(pixels, random)
-    drawn: list[Region] = []
+    drawn: list[tuple[Find, Region, FaceGenerator | None]] = []
     for find, where in obscured_regions(
         detections,
         taxonomy,
@@ -99,21 +100,25 @@ def obscure(
     ):
         if regions is not None:
             regions.append(where)
-        crop = done[where.slices]
         generator = None
         if generators:
             generator = generators.get(taxonomy.names[int(detections.class_ids[find.position])])
-        if generator is None and find.spec.method != "synthetic":
-            blend(crop, replacement(crop, find.spec.method, find.cell, noise), where)
+        if generator is not None or find.spec.method == "synthetic":
+            drawn.append((find, where, generator))
             continue
+        crop = done[where.slices]
+        blend(crop, replacement(crop, find.spec.method, find.cell, noise), where)
+    # Last, or an average beside a drawn plate would take on its colour.
+    for number, (find, where, generator) in enumerate(drawn):
         if generator is None:
             picture = plate_on(where, random)
         else:
             rows = detections.boxes_xyxy[find.position, 1::2]
             picture = generator.face_for(where, _hidden_box(find), rows=rows)
         # A second find on the same plate or face would else put a smaller one into its middle.
-        blend(crop, drawn_on(crop, picture, noise.scale, cmyk=cmyk), where.without(drawn))
-        drawn.append(where)
+        place = where.without([region for _, region, _ in drawn[:number]])
+        crop = done[where.slices]
+        blend(crop, drawn_on(crop, picture, noise.scale, cmyk=cmyk), place)
     return done
 
 
@@ -202,7 +207,7 @@ def _mix(hidden: Pixels, faded: Bytes, crop: Pixels) -> None:
     What a pixel loses is taken away, then what it gains is added: no sum leaves the type's range.
     With weights of whole numbers OpenCV takes a fifth of the time that `blendLinear` takes.
     """
-    top = WHITE[crop.dtype]
+    top = TOP[crop.dtype]
     weight: Pixels = faded if top == FULL else faded * crop.dtype.type(top // FULL)
     channels = 1 if crop.ndim == 2 else crop.shape[2]
     if channels == 3:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonymization.formats.pixels import bits_used
 from anonymization.obscuring.region import Region
 from anonymization.obscuring.synthetic import plate_for
 
@@ -29,14 +30,16 @@ QUANTUM_SHARE = 1 / 32
 """Step to which cells are rounded, as a share of full scale: 8 levels of 256."""
 
 
-WHITE = {np.dtype(kind): float(np.iinfo(kind).max) for kind in (np.uint8, np.uint16)}
-"""Value of white by the type of pixels: NumPy takes as long to tell as some objects take."""
+TOP = {np.dtype(kind): int(np.iinfo(kind).max) for kind in (np.uint8, np.uint16)}
+"""Largest value by the type of pixels: NumPy takes as long to tell as some objects take."""
 
 
 def full_scale(pixels: Pixels) -> float:
-    """Return the value of white: of the type, or for floats 1 or the largest that is there."""
-    if pixels.dtype in WHITE:
-        return WHITE[pixels.dtype]
+    """Return the value of white: by the bits that are used, for floats 1 or the largest there."""
+    if pixels.dtype == np.uint8:
+        return 255.0
+    if pixels.dtype == np.uint16:
+        return float(2 ** bits_used(pixels) - 1) if pixels.size else 65535.0
     finite = pixels[np.isfinite(pixels)]
     return max(1.0, float(finite.max(initial=0.0)))
 
@@ -135,6 +138,8 @@ def coarse_grid(crop: Pixels, *, cell_px: float, noise: CellNoise) -> Pixels:
     # Cut at both ends by OpenCV; then what is less than a step goes.
     kind = cv2.CV_8U if crop.dtype == np.uint8 else cv2.CV_16U
     grid: Pixels = cv2.add(means, added, dtype=kind).reshape(means.shape)
+    if scale < TOP[crop.dtype]:  # of a camera with fewer bits
+        np.minimum(grid, crop.dtype.type(scale), out=grid)
     grid &= crop.dtype.type(scale + 1 - step)
     return grid
 

@@ -64,6 +64,17 @@ def test_lossy_pictures_stay_close() -> None:
     )
 
 
+def test_a_lower_quality_is_smaller_and_still_a_picture() -> None:
+    picture = decode(written(scene(3, np.uint8), level=45, reversible=False))
+    files = [encode(picture, picture.native, recompress=quality) for quality in (20, 50, 80, 100)]
+    assert sorted(map(len, files)) == list(map(len, files))
+    off = [np.square(decode(one).native.astype(float) - picture.native).mean() for one in files]
+    decibels = [10 * np.log10(255**2 / value) for value in off]
+    assert decibels == sorted(decibels)
+    assert decibels[0] > 28
+    assert decibels[1] > 35
+
+
 def test_tiles_are_read() -> None:
     buffer = io.BytesIO()
     image = Image.fromarray(scene(3, np.uint8))

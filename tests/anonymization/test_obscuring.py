@@ -308,11 +308,41 @@ def test_a_synthetic_plate_has_characters_of_its_own_each_time() -> None:
     assert len({plate.tobytes() for plate in drawn}) == 4
 
 
+@pytest.mark.parametrize("method", ["blur", "pixelate"])
+def test_noise_and_levels_are_those_of_the_bits_that_a_camera_uses(method: str) -> None:
+    """Steps of 2048 and noise of 1311, as of 16 bits, would show one of 12 in all colours."""
+    spec = taxonomy(ClassSpec("box", "box", method=method, margin=0.0))
+    pixels = np.full((60, 60, 3), 2000, np.uint16)
+    pixels[:10, :30] = 4080
+    done = obscure(pixels, one([10, 20, 50, 50]), spec, seed=0)[20:50, 10:50].astype(int)
+    assert np.abs(done - 2000).max() < 450  # 128 a step, noise of 82
+    assert done.max() <= 4095
+    bright = obscure(np.full((60, 60, 3), 4095, np.uint16), one([10, 20, 50, 50]), spec, seed=0)
+    assert bright.max() == 4095
+    assert bright[20:50, 10:50].min() > 3500
+
+
+def test_an_average_takes_on_nothing_of_a_plate_that_is_drawn_beside_it() -> None:
+    face, plate = (
+        ClassSpec("box", "box", margin=0.0),
+        ClassSpec("box", "box", "synthetic", margin=0),
+    )
+    both = Taxonomy({"face": face, "plate": plate})
+    pixels = np.full((80, 160, 3), 40, np.uint8)
+    finds = Detections.from_boxes([[0, 0, 140, 40], [20, 20, 60, 70]], class_ids=[1, 0])
+    done = obscure(pixels, finds, both, seed=1).astype(int)
+    assert np.abs(done[41:70, 20:60] - 40).max() < 40
+    alone = obscure(pixels, finds.select([1]), both, seed=1)
+    assert (done[42:70, 20:60] == alone[42:70, 20:60]).all()
+
+
 def test_a_synthetic_plate_is_bright_in_every_colour_model() -> None:
     spec = taxonomy(ClassSpec("box", "box", method="synthetic", margin=0.0))
     finds = one([0, 0, 40, 20])
-    for shape in ((20, 40), (20, 40, 2), (20, 40, 3), (20, 40, 4)):
-        done = obscure(np.zeros(shape, np.uint16), finds, spec, seed=0)
+    for shape in ((20, 50), (20, 50, 2), (20, 50, 3), (20, 50, 4)):
+        pixels = np.zeros(shape, np.uint16)
+        pixels[:, 40:] = 65535
+        done = obscure(pixels, finds, spec, seed=0)[:, :40]
         assert done[..., 0].max() > 50000 if len(shape) == 3 else done.max() > 50000
         assert len(shape) == 2 or shape[2] == 3 or (done[..., -1] == 65535).all()
     inks = obscure(np.full((20, 40, 4), 200, np.uint8), finds, spec, seed=0, cmyk=True)
