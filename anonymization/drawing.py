@@ -59,7 +59,7 @@ def drawn_outline(
     if value.get("rle") is not None:
         full = rle_to_mask(value["rle"], width, height)
         if full.any():
-            masks.append(Outline(0, 0, full))
+            masks.append(Outline(0, 0, full).trimmed())  # or a find would hold a whole picture
     if not masks:
         if rings or value.get("rle") is not None:
             raise ValueError("what is drawn lies outside of the picture")

@@ -64,7 +64,11 @@ def members(path: Path) -> list[Member]:
         ArchiveError: If it cannot be read to its end, or has too many members.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ArchiveError(f"{path} is not a regular file")  # a pipe would be waited for
         listed = _zip_members(path) if _is_zip(path) else _tar_members(path)
+    except ArchiveError:
+        raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise ArchiveError(f"{path} is no readable archive: {error}") from error
     except Exception as error:  # damaged archives make both libraries raise nearly anything
@@ -103,7 +107,36 @@ def _tar_members(path: Path) -> list[Member]:
             _check_count(path, len(found))
             reason = "" if info.isreg() else "is a link or a device"
             found.append(_checked(info.name, info.size, reason))
+        _check_end(archive, path)
     return found
+
+
+_BLOCK = 512
+
+
+def _check_end(archive: tarfile.TarFile, path: Path) -> None:
+    """Refuse a tar whose list ends at anything but its end: tarfile takes a damaged header for it.
+
+    A whole one ends in two blocks of zeros, and holds nothing but zeros behind them.
+
+    Raises:
+        ArchiveError: If there is more, or less.
+    """
+    file = archive.fileobj
+    if file is None:
+        raise ArchiveError(f"{path} cannot be read to its end")
+    file.seek(archive.offset - archive.offset % _BLOCK)
+    rest = file.read(2 * _BLOCK)
+    whole = len(rest) == 2 * _BLOCK
+    while rest:
+        if rest.count(0) != len(rest):
+            whole = False
+            break
+        rest = file.read(2**20)
+    if not whole:
+        raise ArchiveError(
+            f"{path} is damaged, cut off, or several archives in one: its list ends before it does"
+        )
 
 
 def _check_count(path: Path, count: int) -> None:

@@ -47,6 +47,12 @@ class Outline:
         high = np.array([self.x0 + columns[-1] + 1, self.y0 + rows[-1] + 1])
         return np.asarray(np.concatenate([low, high]), np.float32)
 
+    def trimmed(self) -> Outline:
+        """Return the same pixels in the smallest mask that holds them."""
+        x0, y0, x1, y1 = (int(v) for v in self.box_xyxy)
+        part = self.mask[y0 - self.y0 : y1 - self.y0, x0 - self.x0 : x1 - self.x0]
+        return Outline(x0, y0, part.copy())
+
     def on(self, x0: int, y0: int, x1: int, y1: int) -> Bools:
         """Return the pixels of a crop of the picture that belong to it; bool (y1-y0, x1-x0)."""
         crop = np.zeros((y1 - y0, x1 - x0), bool)

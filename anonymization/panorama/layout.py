@@ -67,7 +67,7 @@ def views_of(
 def _across_the_seam(width: int, height: int, turn: float) -> tuple[View, ...]:
     """Return the whole panorama, and half of it around its seam, where the whole one cuts."""
     return (
-        Tile(width - width // 4, 0, width // 2, height, width, height, turn),
+        Tile(width - width // 4, 0, max(1, width // 2), height, width, height, turn),
         Tile(0, 0, width, height, width, height, turn),
     )
 

@@ -1,6 +1,7 @@
 """Archives, patterns and what they may hold against us."""
 
 import io
+import os
 import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -98,6 +99,35 @@ def test_a_damaged_archive_is_one_failure(tmp_path: Path, name: str) -> None:
     plan = make_plan([tmp_path / name], tmp_path / "out", suffixes=SUFFIXES)
     assert not plan.tasks
     assert name in plan.unreadable[0][0]
+
+
+DAMAGE = {
+    "a header": lambda data: data[: 2 * 1024 + 5] + b"?" + data[2 * 1024 + 6 :],
+    "cut off in a header": lambda data: data[: 2 * 1024 + 100],
+    "without its end": lambda data: data[: 4 * 1024],
+    "two in one": lambda data: data * 2,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_tar_whose_list_ends_too_early_is_refused(tmp_path: Path, damage: str) -> None:
+    """For tarfile a damaged header is the end: the pictures behind it would be named nowhere."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for number in range(4):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.size = 512
+            archive.addfile(info, io.BytesIO(bytes(512)))
+    assert len(members(path)) == 4
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    with pytest.raises(ArchiveError, match="its list ends before it does"):
+        members(path)
+
+
+def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(ArchiveError, match="is not a regular file"):
+        members(tmp_path / "a.tar")
 
 
 def test_an_archive_cut_off_after_it_was_listed_fails_its_members(tmp_path: Path) -> None:

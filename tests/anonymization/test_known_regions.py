@@ -68,6 +68,17 @@ def written(found: KnownFinds) -> dict[str, Any]:
     )
 
 
+def test_a_mask_of_runs_takes_no_more_memory_than_the_object() -> None:
+    width, height = 400, 300
+    runs = [100 * height + 40, 20, height - 20, 20]
+    runs.append(width * height - sum(runs))
+    value = {"rle": {"size": [height, width], "counts": runs}}
+    outline = drawn_outline(value, width, height)
+    assert outline is not None
+    assert (outline.x0, outline.y0, outline.mask.shape) == (100, 40, (20, 2))
+    assert outline.mask.all()
+
+
 def test_what_is_written_reads_back_as_the_same_regions() -> None:
     before = network_finds()
     after = read(written(before))

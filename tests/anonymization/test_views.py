@@ -494,6 +494,13 @@ def test_a_projection_of_another_size_is_refused() -> None:
         detector().detect(gray(100, 50), projection="mercator")
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 1), (3, 3)])
+def test_the_smallest_panoramas_are_looked_at(size: tuple[int, int]) -> None:
+    width, height = size
+    projection = Equirectangular(width, height, width, height)
+    assert len(detector().detect(gray(width, height), projection=projection)) == 0
+
+
 def test_finds_without_a_seam_have_no_copies() -> None:
     inside = Detections.from_boxes([[0, 0, 10, 10], [990, 0, 1000, 10]], class_ids=[0, 0])
     assert len(wrapped_copies(inside, 1000)) == 2
