@@ -84,7 +84,7 @@ def replacement(crop: Pixels, method: str, cell: float, noise: CellNoise) -> Pix
         noise: Of the cells.
     """
     if method == "solid":
-        return np.zeros_like(crop)
+        return _black(crop, noise.scale)
     grid = coarse_grid(crop, cell_px=cell, noise=noise)
     # Whole numbers before enlarging: float pixels of full size would take most of the time.
     if method == "blur":
@@ -92,6 +92,15 @@ def replacement(crop: Pixels, method: str, cell: float, noise: CellNoise) -> Pix
     how = cv2.INTER_LINEAR if method == "blur" else cv2.INTER_NEAREST
     large: Pixels = cv2.resize(grid, (crop.shape[1], crop.shape[0]), interpolation=how)
     return large if large.shape == crop.shape else large.reshape(crop.shape)
+
+
+def _black(crop: Pixels, scale: float) -> Pixels:
+    """Return black of a crop's shape and type: in the ink of that name, and never see-through."""
+    black = np.zeros_like(crop)
+    channels = 1 if crop.ndim == 2 else crop.shape[2]
+    if channels in (2, 4):  # black ink, or alpha
+        black[..., -1] = scale
+    return black
 
 
 def plate_on(where: Region, random: np.random.Generator) -> NDArray[np.uint8]:

@@ -322,6 +322,17 @@ def test_noise_and_levels_are_those_of_the_bits_that_a_camera_uses(method: str) 
     assert bright[20:50, 10:50].min() > 3500
 
 
+def test_solid_is_black_in_every_colour_model_and_never_see_through() -> None:
+    spec, finds = taxonomy(ClassSpec("box", "box", "solid", margin=0.0)), one([2, 2, 8, 8])
+    black = {(9, 9): 0, (9, 9, 2): [0, 255], (9, 9, 3): [0] * 3, (9, 9, 4): [0, 0, 0, 255]}
+    for shape, value in black.items():
+        done = obscure(np.full(shape, 100, np.uint8), finds, spec)
+        assert (done[2:8, 2:8] == value).all()
+        assert (done[0] == 100).all()
+    inks = obscure(np.full((9, 9, 4), 100, np.uint8), finds, spec, cmyk=True)
+    assert (inks[2:8, 2:8] == [0, 0, 0, 255]).all()  # black ink alone
+
+
 def test_an_average_takes_on_nothing_of_a_plate_that_is_drawn_beside_it() -> None:
     face, plate = (
         ClassSpec("box", "box", margin=0.0),
