@@ -58,6 +58,7 @@ dt { opacity: 0.7; } dd { margin: 0; overflow-wrap: anywhere; }
 <ul class="counts">$counts</ul>
 <dl>$facts</dl>
 $problems
+$skipped
 <h2>Anonymized pictures</h2>
 $note
 <div class="sheet">$figures</div>
@@ -108,6 +109,7 @@ def contact_sheet(report: Mapping[str, Any], thumbnails: Mapping[int, bytes]) ->
         ),
         facts=_facts(report, bundle),
         problems=_problems(files),
+        skipped=_skipped(files),
         note=note,
         figures="".join(_figure(entry, thumbnails[i]) for i, entry in shown),
     )
@@ -146,6 +148,22 @@ def _problems(files: Iterable[Mapping[str, Any]]) -> str:
         return ""
     head = "<tr><th>status</th><th>picture</th><th>reason</th></tr>"
     return f"<h2>Not in the output</h2><table>{head}{''.join(rows)}</table>"
+
+
+def _skipped(files: Iterable[Mapping[str, Any]]) -> str:
+    entries = [entry for entry in files if entry["status"] == "skipped"]
+    if not entries:
+        return ""
+    rows = [
+        f"<tr><td>{_text(entry['input'])}</td><td>{_text(entry['reason'] or '')}</td></tr>"
+        for entry in entries[:PICTURES_MAX]
+    ]
+    left_out = len(entries) - len(rows)
+    note = f"<p>{left_out} more are in report.json.</p>" if left_out else ""
+    return (
+        f"<details><summary>{len(entries)} skipped: files that are no pictures by their names"
+        f"</summary><table>{''.join(rows)}</table>{note}</details>"
+    )
 
 
 def _visible(entry: Mapping[str, Any]) -> str:

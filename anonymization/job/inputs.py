@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,22 @@ STREAM = "-"
 
 
 _RESULTS = "holds results of this command"
+_ARCHIVE = "is an archive; name it by itself"
+_NO_PICTURE = "its name is not that of a picture"
+
+UNREAD = {
+    **dict.fromkeys((".heic", ".heif", ".avif", ".jxl"), "convert it to JPEG"),
+    ".gif": "convert it to PNG",
+    **dict.fromkeys(
+        (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
+        "develop it to JPEG or TIFF",
+    ),
+    ".insp": "export it as JPEG with the camera's program",
+}
+"""File name endings of pictures that are not read, in lower case, and what to do with each."""
+
+_KINDS_MAX = 8
+"""Kinds of skipped files that a line names; a folder may hold any number."""
 
 
 class InputError(BlurloopError):
@@ -65,7 +82,8 @@ class Plan:
 
     Attributes:
         tasks: Pictures, in order.
-        unreadable: Paths that could not be looked into, with the reason.
+        unreadable: Paths that could not be looked into and pictures of formats that are not read,
+            with the reason.
         skipped: Files whose names are not those of pictures, with what they are.
     """
 
@@ -117,7 +135,27 @@ class _Planner:
         self.skipped: list[tuple[str, str]] = []
 
     def add(self, path: Path) -> None:
-        """Take an input: a folder, an archive, a file, or a pattern that names some."""
+        """Take an input: a folder, an archive, a file, or a pattern that names some.
+
+        Raises:
+            InputError: If it holds nothing to work on: a disk that is not mounted must not pass as
+                one that is done.
+        """
+        before, skipped = len(self.tasks) + len(self.unreadable), len(self.skipped)
+        self._add(path)
+        if len(self.tasks) + len(self.unreadable) == before:
+            raise InputError(self._nothing_in(path, self.skipped[skipped:]))
+
+    def _nothing_in(self, path: Path, skipped: list[tuple[str, str]]) -> str:
+        found = f" (skipped: {kinds_of(skipped)})" if skipped else ""
+        deeper = "" if self.recursive else ", folders inside of it aside (--no-recursive)"
+        archives = "name archives by themselves, " * any(r == _ARCHIVE for _, r in skipped)
+        return (
+            f"{shown(path)} holds no picture{found}{deeper}; {archives}correct the input, or see "
+            "that its disk is mounted"
+        )
+
+    def _add(self, path: Path) -> None:
         if path.is_dir():
             self._add_folder(path, path)
         elif os.path.lexists(path) or not glob.has_magic(str(path)):
@@ -139,9 +177,17 @@ class _Planner:
             elif found.suffix.lower() in self.suffixes:
                 self._add_file(found, found.relative_to(base).as_posix())
             elif is_archive(found):
-                self.skipped.append((shown(found), "is an archive; name it by itself"))
+                self.skipped.append((shown(found), _ARCHIVE))
             else:
-                self.skipped.append((shown(found), "its name is not that of a picture"))
+                self._leave_out(shown(found), found.suffix)
+
+    def _leave_out(self, where: str, suffix: str) -> None:
+        """List a file that is not taken: as failed where it is a picture by its name."""
+        advice = UNREAD.get(suffix.lower())
+        if advice is None:
+            self.skipped.append((where, _NO_PICTURE))
+        else:
+            self.unreadable.append((where, f"{suffix[1:].upper()} is not read; {advice}"))
 
     def _add_pattern(self, pattern: Path) -> None:
         parts = list(itertools.takewhile(lambda p: not glob.has_magic(p), pattern.parts))
@@ -168,8 +214,10 @@ class _Planner:
                 self.skipped.append((shown(path), _RESULTS))
             elif path.suffix.lower() in self.suffixes:
                 self._add_file(path, path.relative_to(base).as_posix())
+            elif is_archive(path):
+                self.skipped.append((shown(path), _ARCHIVE))
             else:
-                self.skipped.append((shown(path), "its name is not that of a picture"))
+                self._leave_out(shown(path), path.suffix)
 
     def _add_archive(self, path: Path) -> None:
         try:
@@ -179,9 +227,9 @@ class _Planner:
             return
         for member in listed:
             where = f"{shown(path)}: {one_line(member.name)}"
-            suffix = PurePosixPath(member.name).suffix.lower()
-            if suffix not in self.suffixes:
-                self.skipped.append((where, "its name is not that of a picture"))
+            suffix = PurePosixPath(member.name).suffix
+            if suffix.lower() not in self.suffixes:
+                self._leave_out(where, suffix)
             elif member.path is None:
                 self.unreadable.append((where, member.reason))
             else:
@@ -211,8 +259,8 @@ def make_plan(
         leave_out: Further folders that hold results.
 
     Raises:
-        InputError: If two inputs would be written to one path, or one over an input, or a
-            pattern matches nothing.
+        InputError: If two inputs would be written to one path, or one over an input, a pattern
+            matches nothing, or an input holds no picture.
     """
     planner = _Planner(output, suffixes, recursive=recursive, leave_out=leave_out)
     for path in inputs:
@@ -326,6 +374,26 @@ def pixels_in(data: bytes) -> int:
     except Exception:  # noqa: BLE001 - decoding says what is wrong with it
         return 0
     return int(width) * int(height)
+
+
+def kinds_of(skipped: Iterable[tuple[str, str]]) -> str:
+    """Return how many files of each kind were skipped, the most frequent first.
+
+    Args:
+        skipped: Paths and reasons, as in `Plan.skipped`.
+
+    >>> kinds_of([("a.mp4", ""), ("b.zip", ""), ("c.MP4", ""), ("README", "")])
+    '2 .mp4, 1 .zip, 1 without an ending'
+    """
+    kinds = Counter(
+        "results of this command"
+        if reason == _RESULTS
+        else PurePosixPath(path).suffix.lower() or "without an ending"
+        for path, reason in skipped
+    )
+    named = [f"{number} {kind}" for kind, number in kinds.most_common(_KINDS_MAX)]
+    rest = kinds.total() - sum(number for _, number in kinds.most_common(_KINDS_MAX))
+    return ", ".join([*named, *([f"{rest} others"] if rest else [])])
 
 
 def shown(path: Path) -> str:

@@ -46,10 +46,7 @@ class Bar:
     def advance(self, result: FileResult) -> None:
         """Count a picture that has ended."""
         if result.status in (FAILED, QUARANTINED):
-            line = f"{result.status}: {result.reason}"
-            if result.status == QUARANTINED:
-                line = f"{result.status}: {result.input}: {result.reason}"
-            self._progress.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._progress.print(result.line, markup=False, highlight=False, soft_wrap=True)
         for note in result.notes:
             line = f"note: {result.input}: {note}"
             self._progress.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -87,6 +87,13 @@ class FileResult:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    @property
+    def line(self) -> str:
+        """Status and reason for the terminal, with the file's name once, before the reason."""
+        reason = self.reason or ""
+        named = reason if reason.startswith(self.input) else f"{self.input}: {reason}"
+        return f"{self.status}: {named}"
+
 
 @dataclass(frozen=True)
 class Processed:

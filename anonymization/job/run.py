@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from anonymization.errors import BlurloopError
-from anonymization.job.inputs import STREAM, Plan, Task, make_plan, one_line
+from anonymization.job.inputs import STREAM, Plan, Task, kinds_of, make_plan, one_line
 from anonymization.job.interruption import Interruption
 from anonymization.job.options import Job, UsageError, check
 
@@ -249,8 +249,9 @@ def _stream(task: Task, processor: Processor) -> Processed:
         try:
             data = read_source(task.source)[0]
         except BlurloopError as error:
-            say(f"failed: {error}")
-            return Processed(FileResult(task.shown, FAILED, reason=one_line(str(error))))
+            failed = FileResult(task.shown, FAILED, reason=one_line(str(error)))
+            say(failed.line)
+            return Processed(failed)
     done = processor.stream(task, data)
     if done.content is not None:
         try:
@@ -263,7 +264,7 @@ def _stream(task: Task, processor: Processor) -> Processed:
             say(f"failed: {reason}")
             return Processed(FileResult(task.shown, FAILED, reason=reason))
     elif done.result.reason:
-        say(f"{done.result.status}: {done.result.reason}")
+        say(done.result.line)
     return done
 
 
@@ -290,22 +291,24 @@ def _left_out(plan: Plan) -> list[FileResult]:
 
     unreadable = [FileResult(path, FAILED, reason=reason) for path, reason in plan.unreadable]
     for result in unreadable:
-        say(f"failed: {result.input}: {result.reason}")
+        say(result.line)
     skipped = [FileResult(path, SKIPPED, reason=reason) for path, reason in plan.skipped]
     return unreadable + skipped
 
 
 def _summarize(results: list[FileResult]) -> None:
-    from anonymization.job.results import STATUSES
+    from anonymization.job.results import ANONYMIZED, FAILED, SKIPPED, STATUSES
 
     counts = Counter(result.status for result in results)
     found: Counter[str] = Counter()
     spared = sum(len(result.spared) for result in results)
     for result in results:
         found.update(result.detections)
-    always = ("anonymized", "failed", "skipped")
+    kinds = kinds_of((r.input, r.reason or "") for r in results if r.status == SKIPPED)
+    always = (ANONYMIZED, FAILED, SKIPPED)
     said = [
         f"{counts[status]} {status.replace('_', ' ')}"
+        + (f" ({kinds})" if status == SKIPPED and kinds else "")
         for status in STATUSES
         if counts[status] or status in always
     ]

@@ -158,5 +158,6 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> Non
 def test_an_archive_inside_a_folder_is_named_and_left(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.zip").write_bytes(b"")
+    (tmp_path / "in/b.png").write_bytes(b"")
     plan = make_plan([tmp_path / "in"], tmp_path / "out", suffixes=SUFFIXES)
     assert plan.skipped[0][1] == "is an archive; name it by itself"
