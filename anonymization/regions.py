@@ -58,7 +58,8 @@ class Area:
         kind: One of `KINDS`.
         pictures: Globs on a picture's path below its input folder, with `/`; none mean all.
         size: Width and height in pixels of the pictures it is for; None means any.
-        classes: Classes that it is about; none mean all, and `EGO_CLASSES` for an ego vehicle.
+        classes: Classes that it is about, or aliases of them; none mean all, and `EGO_CLASSES` for
+            an ego vehicle.
         units: Of the polygon: `fraction` of the picture's width and height, or `pixel`.
         polygon: Corners x, y; upright.
         mask: Pixels of a mask picture, bool (h, w), upright; instead of a polygon.
@@ -187,7 +188,7 @@ class Regions:
         if not isinstance(listed, list):
             raise RegionError(f"{path}: regions is {listed!r}; expected a list")
         try:
-            return cls([_area(value, i, path.parent) for i, value in enumerate(listed)])
+            return cls([_area(value, i, path.parent) for i, value in enumerate(listed, start=1)])
         except RegionError as error:
             raise RegionError(f"{path}: {error}") from error
 
@@ -208,11 +209,24 @@ class Regions:
         """
         for area in self.areas:
             for name in area.classes:
-                if name not in taxonomy.classes:
+                if taxonomy.resolve(name) is None:
                     raise RegionError(
                         f"region {area.name!r} is about class {name!r}; "
                         f"known classes: {', '.join(taxonomy.names)}"
                     )
+
+    def without_picture(self, names: Sequence[str]) -> list[Area]:
+        """Return the regions whose globs name none of the pictures of a run.
+
+        Args:
+            names: Paths of the pictures below their input folders, with `/`.
+        """
+        return [
+            area
+            for area in self.areas
+            if area.pictures
+            and not any(fnmatch.fnmatchcase(name, g) for name in names for g in area.pictures)
+        ]
 
     def spared(
         self,
@@ -240,6 +254,7 @@ class Regions:
             RegionError: If a mask does not fit the picture.
         """
         here = [(i, a) for i, a in enumerate(self.areas) if a.is_for(name, width, height)]
+        classes = {i: {taxonomy.resolve(c) for c in a.classes} for i, a in here}
         found = []
         for index in range(len(detections)) if here else ():
             spec = class_spec(detections, index, taxonomy)
@@ -256,7 +271,7 @@ class Regions:
                 )
 
             name_of_class = taxonomy.names[int(detections.class_ids[index])]
-            about = [(i, a) for i, a in here if not a.classes or name_of_class in a.classes]
+            about = [(i, a) for i, a in here if not a.classes or name_of_class in classes[i]]
             own = covers(replace(spec, margin=0.0, feather=0.0))
             by = self._out_of_interest(about, covers(spec), width, height)
             by = by or self._inside(about, own, width, height)

@@ -95,7 +95,8 @@ def load_registered(uri: str) -> Bundle:
     """Download a registered model and load the bundle inside.
 
     Raises:
-        RegistryError: If MLflow is not installed, or does not give the model.
+        RegistryError: If MLflow is not installed, no registry is configured, or it does not give
+            the model.
         BundleError: If the model holds no bundle, or a damaged one.
     """
     # MLflow draws a bar of its own under the anonymizer's.
@@ -103,10 +104,17 @@ def load_registered(uri: str) -> Bundle:
     try:
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
+        from mlflow.tracking import is_tracking_uri_set
     except ImportError as error:
         raise RegistryError(
             f"{uri} is in an MLflow registry; install blurloop[registry], or give a bundle folder"
         ) from error
+    if not (_registry_is_configured() or is_tracking_uri_set()):  # type: ignore[no-untyped-call]
+        # MLflow would make an empty registry in the current folder.
+        raise RegistryError(
+            f"{uri} is in an MLflow registry, and none is configured: set MLFLOW_TRACKING_URI, as "
+            "in MLFLOW_TRACKING_URI=https://SERVER, or sqlite:////FOLDER/mlruns.db of a loop"
+        )
     with tempfile.TemporaryDirectory(prefix="blurloop-model-") as folder:
         try:
             local = Path(download_artifacts(artifact_uri=uri, dst_path=folder))

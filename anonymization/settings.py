@@ -242,8 +242,29 @@ class Settings:
         changed = dataclasses.replace(card, taxonomy=self.taxonomy(card.taxonomy))
         return changed.with_thresholds(thresholds)
 
+    def resolved(self, taxonomy: Taxonomy) -> Settings:
+        """Return these settings with the names of a taxonomy in place of their aliases.
+
+        A class that the taxonomy lacks keeps its name; `taxonomy` refuses it.
+
+        Raises:
+            SettingsError: If one class is given two values for one key, under two names.
+        """
+        merged = Settings()
+        for given, change in self.classes.items():
+            name = taxonomy.resolve(given) or given
+            before = merged.classes.get(name, ClassSettings()).given()
+            for key, value in change.given().items():
+                if before.get(key, value) != value:
+                    raise SettingsError(
+                        f"{given}.{key} is {value!r}, and {before[key]!r} under another name of "
+                        f"{name}; leave one out"
+                    )
+            merged = merged.updated(Settings({name: change}))
+        return merged
+
     def warnings(self, taxonomy: Taxonomy) -> list[str]:
-        """Return one line for each setting that does not do what it says.
+        """Return one line for each setting that does not do what it says, or hides nothing.
 
         Args:
             taxonomy: With these settings.
@@ -265,7 +286,13 @@ class Settings:
             for name, change in self.classes.items()
             if change.shape in ("outline", "rotated_box") and taxonomy[name].geometry != "mask"
         ]
-        return [*generators, *strengths, *shapes, *self._unhidden_heads(taxonomy)]
+        hidden = [
+            name
+            for name in taxonomy.names
+            if name not in self.disabled and taxonomy[name].method != "none"
+        ]
+        nothing = [] if hidden else ["nothing is hidden: every class is off or has method none"]
+        return [*nothing, *generators, *strengths, *shapes, *self._unhidden_heads(taxonomy)]
 
     def _unhidden_heads(self, taxonomy: Taxonomy) -> list[str]:
         person, head = taxonomy.keypoint_class, taxonomy.head_class

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anonymization.errors import BlurloopError
 from anonymization.job.options import Job, UsageError
 from anonymization.job.run import run, say
+
+if TYPE_CHECKING:
+    from anonymization.job.audit import AuditRule
+    from anonymization.settings import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -174,23 +178,24 @@ def anonymize(
         ),
     ] = False,
     audit_threshold: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0.01,
             max=1,
-            help="Share of each class's threshold from which the audit looks.",
+            help="Share of each class's threshold from which the audit looks. "
+            "[dim]\\[default: 0.5][/dim]",
             rich_help_panel=_CHECKED,
         ),
-    ] = 0.5,
+    ] = None,
     audit_covered: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
             max=1,
-            help="Share of a find's pixels that must be obscured.",
+            help="Share of a find's pixels that must be obscured. [dim]\\[default: 0.9][/dim]",
             rich_help_panel=_CHECKED,
         ),
-    ] = 0.9,
+    ] = None,
     quarantine: Annotated[
         Path | None,
         typer.Option(
@@ -277,13 +282,13 @@ def anonymize(
     ] = None,
 ) -> None:
     """Turn the command line into a job and run it."""
-    from anonymization.job.audit import AuditRule
     from anonymization.job.outputs import EXTRAS
     from anonymization.settings import Settings
 
     chosen = Settings.read(settings) if settings is not None else Settings()
-    chosen = chosen.updated(Settings.of(map(_threshold, threshold or [])))
-    chosen = chosen.updated(Settings.of(assignments or []))
+    asked = Settings.of(map(_threshold, threshold or [])).updated(Settings.of(assignments or []))
+    _check_thresholds(asked, detections, audit=audit)
+    chosen = chosen.updated(asked)
     kinds = tuple(dict.fromkeys(extra or (EXTRAS if extras is not None else ())))
     job = Job(
         inputs=tuple(inputs),
@@ -301,7 +306,7 @@ def anonymize(
         panorama=panorama,
         metadata=metadata,
         recompress=recompress,
-        audit=AuditRule(audit_threshold, audit_covered) if audit else None,
+        audit=_audit_rule(audit, audit_threshold, audit_covered),
         quarantine=quarantine,
         write_detections=write_detections,
         extras=extras,
@@ -314,6 +319,32 @@ def anonymize(
         threads=threads,
     )
     raise typer.Exit(run(job))
+
+
+def _audit_rule(audit: bool, threshold: float | None, covered: float | None) -> AuditRule | None:
+    from anonymization.job.audit import COVERED_MIN, THRESHOLD_SHARE, AuditRule
+
+    if audit:
+        return AuditRule(
+            THRESHOLD_SHARE if threshold is None else threshold,
+            COVERED_MIN if covered is None else covered,
+        )
+    for option, value in (("--audit-threshold", threshold), ("--audit-covered", covered)):
+        if value is not None:
+            raise UsageError(f"{option} says how --audit looks; give --audit too")
+    return None
+
+
+def _check_thresholds(asked: Settings, detections: Path | None, *, audit: bool) -> None:
+    """Refuse thresholds of the command line where nothing is detected; a file may serve both."""
+    if detections is None or audit:
+        return
+    for name, change in asked.classes.items():
+        if change.threshold is not None:
+            raise UsageError(
+                f"the threshold of {name} says what is detected, and --detections runs no network; "
+                "leave it out, or give --audit and --model too"
+            )
 
 
 def _threshold(given: str) -> str:

@@ -69,12 +69,11 @@ def check(job: Job) -> None:
     Raises:
         BlurloopError: With the option and what it needs.
     """
-    from anonymization.formats.metadata import MetadataPolicy
-    from anonymization.job.outputs import EXTRAS
+    from anonymization.job.outputs import EXTRAS, INSTANCES, MASK, OVERLAY
     from anonymization.panorama.gpano import NAMES
     from anonymization.panorama.presets import AUTO, check_preset
 
-    MetadataPolicy.parse(job.metadata)
+    _check_metadata(job.metadata)
     check_preset(job.panorama or AUTO)
     if job.projection is not None and job.projection not in NAMES:
         raise UsageError(f"--projection is {job.projection!r}; expected one of {', '.join(NAMES)}")
@@ -97,3 +96,19 @@ def check(job: Job) -> None:
         raise UsageError(f"--extra is {unknown[0]!r}; expected one of {', '.join(EXTRAS)}")
     if job.kinds and job.extras is None:
         raise UsageError("--extra says what goes into --extras DIR; name the folder")
+    if job.mask_scale != 1 and not {MASK, INSTANCES}.intersection(job.kinds):
+        raise UsageError("--mask-scale is for masks; give --extras DIR, with --extra mask if any")
+    if job.overlay_on_source and OVERLAY not in job.kinds:
+        raise UsageError(
+            "--overlay-on-source is for overlays; give --extras DIR, with --extra overlay if any"
+        )
+
+
+def _check_metadata(text: str) -> None:
+    from anonymization.formats.metadata import GROUPS
+
+    names = [name.strip() for name in text.split(",")]
+    if names not in (["all"], ["none"]) and not set(names) <= set(GROUPS):
+        raise UsageError(
+            f"--metadata is {text!r}; expected all, none, or a list of {', '.join(GROUPS)}"
+        )

@@ -5,6 +5,8 @@ Paths are compared after links and `..` were followed, as one file has many name
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +50,37 @@ def check_places(job: Job, plan: Plan) -> None:
                 f"report {report} is a folder, an input, a result or another report; choose another"
             )
         taken.add(resolved(report))
+
+
+def check_writable_folders(job: Job) -> None:
+    """See that results can be written before anything is done; nothing is left behind.
+
+    Raises:
+        UsageError: With the folder that cannot be made or written to.
+    """
+    folders = [] if job.is_stream else [("--output", job.output)]
+    if job.audit is not None and not job.is_stream:
+        folders.append(("--quarantine", job.quarantine_folder))
+    if job.write_detections is not None:
+        folders.append(("--write-detections", job.write_detections))
+    if job.extras is not None:
+        folders += [("--extras", job.extras / kind) for kind in job.kinds]
+    for option, folder in folders:
+        # What is not there yet is made below the nearest folder that is.
+        there = next(
+            (p for p in (folder, *folder.absolute().parents) if os.path.lexists(p)), folder
+        )
+        if not there.is_dir():
+            raise UsageError(
+                f"{option} {folder} cannot be a folder: {there} is none; choose another"
+            )
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"{option} {folder} cannot be written to: {error.strerror or error}; choose another"
+            ) from error
 
 
 def _check_folders(job: Job, output: Path) -> None:

@@ -40,7 +40,7 @@ def run(job: Job) -> int:
         BlurloopError: If nothing can be done, in one line that says why.
     """
     from anonymization.formats.picture import SUFFIXES
-    from anonymization.job.places import check_places, own_folders
+    from anonymization.job.places import check_places, check_writable_folders, own_folders
     from anonymization.job.report import ReportError, check_writable
     from anonymization.memory import keep_freed_memory
 
@@ -62,10 +62,14 @@ def run(job: Job) -> int:
     check_places(job, plan)
     for path in filter(None, (job.report, job.report_html)):
         check_writable(path)
+    check_writable_folders(job)
     bundle = _bundle(job)
     from anonymization.pipeline import Cores
     from anonymization.regions import Regions
+    from anonymization.settings import DEFAULT_TAXONOMY
 
+    taxonomy = DEFAULT_TAXONOMY if bundle is None else bundle.card.taxonomy
+    job = dataclasses.replace(job, settings=job.settings.resolved(taxonomy))
     regions = Regions.read(job.regions) if job.regions is not None else Regions()
     cores = Cores.between(job.workers, job.threads, len(plan.tasks))
     anonymizer = _anonymizer(job, bundle, regions, cores)
@@ -82,7 +86,11 @@ def run(job: Job) -> int:
             done = _work_off(plan, processor, cores.workers, interruption.stop)
     results = [*_left_out(plan), *(done[i].result for i in sorted(done))]
     if interruption.signal:
-        say("error: interrupted; what is written is whole, the rest is not written")
+        resumed = "" if job.is_stream else "; run the same command with --resume to go on"
+        say(f"error: interrupted; what is written is whole, the rest is not written{resumed}")
+    for area in regions.without_picture([task.name for task in plan.tasks]):
+        globs = ", ".join(map(repr, area.pictures))
+        say(f"warning: region {area.name!r} is for no picture of this run: none matches {globs}")
     _summarize(results)
     code = 128 + interruption.signal if interruption.signal else _exit_code(results)
     try:

@@ -292,7 +292,7 @@ def test_one_picture_goes_through_standard_streams(tmp_path: Path, constant_bund
         (("--extras", "x", "--extra", "sound"), "expected one of detections, instances"),
         (("--projection", "conic"), "expected one of perspective"),
         (("--panorama", "huge"), "expected auto or one of"),
-        (("--metadata", "everything"), "'everything' is not known"),
+        (("--metadata", "everything"), "is 'everything'; expected all, none, or a list of exif"),
         (("--settings", "none.yaml"), "cannot be read"),
         (("--regions", "none.yaml"), "cannot be read"),
         (("--detections", "none.json"), "is missing"),

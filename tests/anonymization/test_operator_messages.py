@@ -3,9 +3,11 @@
 import io
 import json
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,3 +135,135 @@ def test_a_line_of_a_failure_names_the_stream(
     monkeypatch.setattr(sys, "stdin", content)
     assert run("-o", "-", "--regions", "r.yaml", inputs="-") == 1
     assert said()[0].startswith("failed: standard input: region 'bonnet': its mask is 64x64")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--audit-threshold", "0.3"), "--audit-threshold says how --audit looks; give --audit"),
+        (("--audit-covered", "0.5"), "--audit-covered says how --audit looks; give --audit"),
+        (("--mask-scale", "0.5"), "--mask-scale is for masks; give --extras DIR"),
+        (
+            ("--mask-scale", "0.5", "--extras", "x", "--extra", "overlay"),
+            "--mask-scale is for masks",
+        ),
+        (("--overlay-on-source",), "--overlay-on-source is for overlays; give --extras DIR"),
+        (
+            ("--overlay-on-source", "--extras", "x", "--extra", "mask"),
+            "--overlay-on-source is for overlays",
+        ),
+        (
+            ("--detections", "known", "--threshold", "face=0.3"),
+            "the threshold of face says what is detected, and --detections runs no network",
+        ),
+        (("--detections", "known", "--set", "face.threshold=0.3"), "the threshold of face says"),
+        (("--metadata", "none,exif"), "--metadata is 'none,exif'; expected all, none, or a list"),
+        (("--metadata", "ALL"), "--metadata is 'ALL'; expected all, none, or a list of exif, gps"),
+        (("--output", "file"), "--output file is a file"),
+        (("--output", "file/out"), "--output file/out cannot be a folder: "),
+        (("--extras", "file"), "--extras file/detections cannot be a folder: "),
+        (("--write-detections", "file/x"), "--write-detections file/x cannot be a folder: "),
+        (("--audit", "--quarantine", "file"), "--quarantine file cannot be a folder: "),
+        (("--audit", "--quarantine", "loose"), "--quarantine loose cannot be a folder: "),
+    ],
+)
+def test_an_option_that_could_do_nothing_is_one_error_before_the_run(
+    run: Run, said: Said, arguments: tuple[str, ...], message: str
+) -> None:
+    picture(Path("in/a.png"))
+    Path("known").mkdir()
+    Path("file").write_bytes(b"")
+    Path("loose").symlink_to("nowhere")
+    assert run(*arguments) == 2
+    (line,) = said()
+    assert line.startswith(f"error: {message}")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "folder"), [("--output", "out"), ("--extras", "extras"), ("--quarantine", "held")]
+)
+def test_a_folder_that_cannot_be_written_to_is_one_error_before_the_run(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch, option: str, folder: str
+) -> None:
+    picture(Path("in/a.png"))
+    Path(folder).mkdir()
+    temporary = tempfile.TemporaryFile
+
+    def refuse(**where: Path) -> Any:
+        if where["dir"].name == folder:
+            raise PermissionError(13, "Permission denied")
+        return temporary(**where)
+
+    monkeypatch.setattr("anonymization.job.places.tempfile.TemporaryFile", refuse)
+    assert run(option, folder, "--audit") == 2
+    (line,) = said()
+    assert line.startswith(f"error: {option} {folder}")
+    assert line.endswith("cannot be written to: Permission denied; choose another")
+    assert not list(Path(folder).iterdir())
+
+
+def test_thresholds_of_a_settings_file_may_serve_a_run_that_detects_nothing(run: Run) -> None:
+    picture(Path("in/a.png"))
+    Path("s.yaml").write_text("schema_version: 1\nclasses: {face: {threshold: 0.2}}\n")
+    assert run("--settings", "s.yaml", "--write-detections", "known") == 0
+    assert run("--settings", "s.yaml", "--detections", "known", "--overwrite") == 0
+
+
+@pytest.mark.parametrize("setting", ["enabled=false", "method=none"])
+def test_a_run_that_hides_nothing_is_warned_of(run: Run, said: Said, setting: str) -> None:
+    picture(Path("in/a.png"))
+    three = [word for n in ("face", "person", "vehicle") for word in ("--set", f"{n}.{setting}")]
+    line = "warning: nothing is hidden: every class is off or has method none"
+    assert run(*three) == 0
+    assert line not in said()
+    assert run(*three, "--set", f"license_plate.{setting}", "--overwrite") == 0
+    assert line in said()
+
+
+def test_a_registry_that_is_not_configured_is_told_of_and_not_made(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("mlflow.tracking.is_tracking_uri_set", lambda: False)
+    picture(Path("in/a.png"))
+    assert run("--model", "models:/anonymizer@champion", model=False) == 2
+    (line,) = said()
+    assert "none is configured: set MLFLOW_TRACKING_URI" in line
+    assert sorted(path.name for path in Path().iterdir()) == ["bundle", "in"]
+
+
+def test_a_region_that_is_for_no_picture_is_told_of(run: Run, said: Said) -> None:
+    picture(Path("in/cam0/a.png"))
+    Path("r.yaml").write_text(
+        "schema_version: 1\nregions:\n"
+        "- {name: bonnet, kind: ignore, pictures: cam_front/*, polygon: [[0,0],[1,0],[1,1]]}\n"
+        "- {name: poster, kind: ignore, pictures: cam0/*, polygon: [[0,0],[0.1,0],[0.1,0.1]]}\n"
+    )
+    assert run("--regions", "r.yaml") == 0
+    assert said()[0] == (
+        "warning: region 'bonnet' is for no picture of this run: none matches 'cam_front/*'"
+    )
+
+
+def test_other_names_of_a_class_are_understood_in_settings_and_regions(
+    run: Run, said: Said
+) -> None:
+    picture(Path("in/a.png"))
+    Path("known").mkdir()
+    finds = [{"class": "plate", "box": [10, 10, 30, 20]}, {"class": "car", "box": [50, 10, 80, 40]}]
+    values = {"schema_version": 1, "picture": {"width": 100, "height": 60}, "finds": finds}
+    Path("known/a.png.json").write_text(json.dumps(values))
+    Path("r.yaml").write_text(
+        "schema_version: 1\nregions:\n"
+        "- {kind: ignore, classes: van, polygon: [[0,0],[1,0],[1,1],[0,1]]}\n"
+    )
+    known = ("--detections", "known", "--regions", "r.yaml", "--report", "r.json")
+    assert run(*known, "--set", "number_plate.method=none", model=False) == 0
+    written = json.loads(Path("r.json").read_text())
+    assert written["settings"] == {"license_plate": {"method": "none"}}
+    (spared,) = written["files"][0]["spared"]
+    assert (spared["class"], spared["region"]) == ("vehicle", "number 1")
+    before, after = (np.asarray(Image.open(Path(f, "a.png"))) for f in ("in", "out"))
+    np.testing.assert_array_equal(after, before)

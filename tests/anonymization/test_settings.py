@@ -102,3 +102,14 @@ def test_a_strength_below_the_floor_is_said_not_to_be_used() -> None:
     (line,) = Settings.of(["face.strength=0.05"]).warnings(DEFAULT_TAXONOMY)
     assert "0.7 is used" in line
     assert Settings.of(["face.strength=0.7"]).warnings(DEFAULT_TAXONOMY) == []
+
+
+def test_other_names_of_a_class_mean_that_class_and_do_not_contradict_it() -> None:
+    chosen = Settings.of(["plate.threshold=0.3", "license_plate.method=solid", "dog.method=none"])
+    assert chosen.resolved(DEFAULT_TAXONOMY).to_dict() == {
+        "license_plate": {"threshold": 0.3, "method": "solid"},
+        "dog": {"method": "none"},
+    }
+    twice = Settings.of(["plate.method=none", "license_plate.method=solid"])
+    with pytest.raises(SettingsError, match="'none' under another name of license_plate"):
+        twice.resolved(DEFAULT_TAXONOMY)
