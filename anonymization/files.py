@@ -232,7 +232,7 @@ def check_output(source: Path | None, target: Path, *, overwrite: bool) -> None:
         if target.is_dir():
             raise OutputError(f"{target} is a folder; a picture was to be written there")
         if os.path.lexists(target) and not overwrite:
-            raise OutputError(f"{target} exists; allow overwriting (--overwrite) or move it away")
+            raise OutputError(f"{target} exists. --resume continues a run, --overwrite replaces it")
     except OSError as error:
         raise OutputError(f"{target} cannot be looked at: {error.strerror or error}") from error
 
@@ -247,7 +247,7 @@ def write_output(target: Path, content: bytes, *, overwrite: bool) -> None:
         write_bytes(target, content, overwrite=overwrite)
     except FileExistsError as error:
         raise OutputError(
-            f"{target} exists; allow overwriting (--overwrite) or move it away"
+            f"{target} exists. --resume continues a run, --overwrite replaces it"
         ) from error
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error

@@ -360,5 +360,8 @@ def _read_mask(path: Path, name: str, *, opaque: bool) -> tuple[Bools, str]:
             full = np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else 1.0
             mask &= alpha >= full / 2
         return mask, sha256_of_file(path)
-    except (PictureError, OSError) as error:
-        raise RegionError(f"region {name!r}: its mask cannot be read: {error}") from error
+    except OSError as error:
+        why = f"{path} cannot be read: {error.strerror or error}"
+        raise RegionError(f"region {name!r}: mask {why}") from error
+    except PictureError as error:
+        raise RegionError(f"region {name!r}: mask {error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -318,10 +319,12 @@ def _by_generator(name: str, change: ClassSettings) -> str:
 
 
 def _check_head(name: str, taxonomy: Taxonomy) -> None:
-    if name != taxonomy.keypoint_class or taxonomy.head_class is None:
+    person = taxonomy.keypoint_class
+    if person is None or taxonomy.head_class is None:
+        raise SettingsError(f"{name}.head: the model has no persons whose heads could be hidden")
+    if name != person:
         raise SettingsError(
-            f"{name}.head: the class whose outline implies a head is {taxonomy.keypoint_class}, "
-            f"and the head's class {taxonomy.head_class}, as the model's taxonomy says"
+            f"{name}.head: head is a setting of {person}: --set {person}.head=always"
         )
 
 
@@ -384,10 +387,17 @@ def read_structured(path: Path, *, schema_version: int, keys: tuple[str, ...]) -
         text = path.read_text(encoding="utf-8")
         is_json = path.suffix.lower() == ".json"
         values = parse_json(text) if is_json else yaml.load(text, _loader())  # noqa: S506
-    except (OSError, UnicodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise SettingsError(f"{path} cannot be read: it is not UTF-8 ({error})") from error
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise SettingsError(f"{path}{line}: {error.problem or error.context}") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise SettingsError(f"{path} is neither YAML nor JSON: {error}") from error
+        raise SettingsError(f"{path}: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path} holds {type(values).__name__}; expected KEY: VALUE pairs")
     version = values.pop("schema_version", None)

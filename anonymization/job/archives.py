@@ -69,7 +69,9 @@ def members(path: Path) -> list[Member]:
         listed = _zip_members(path) if _is_zip(path) else _tar_members(path)
     except ArchiveError:
         raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
+    except OSError as error:
+        raise ArchiveError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise ArchiveError(f"{path} is no readable archive: {error}") from error
     except Exception as error:  # damaged archives make both libraries raise nearly anything
         raise ArchiveError(f"{path} is damaged: {type(error).__name__}: {error}") from error
@@ -178,7 +180,9 @@ def contents(path: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes | Ar
                     yield name, _zip_content(archive, name, path)
         else:
             yield from _tar_contents(path, names)
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
+    except OSError as error:
+        raise ArchiveError(f"{path} cannot be read any more: {error.strerror or error}") from error
+    except (EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise ArchiveError(f"{path} cannot be read any more: {error}") from error
 
 
@@ -212,6 +216,8 @@ def _tar_contents(path: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes
 def _bounded(file: IO[bytes], what: str) -> bytes:
     # What a header says of the size may be a lie.
     data = file.read(MEMBER_MAX_BYTES + 1)
+    if not data:
+        raise ArchiveError(f"{what} is empty (0 bytes)")
     if len(data) > MEMBER_MAX_BYTES:
         raise ArchiveError(f"{what} has more than {MEMBER_MAX_BYTES} bytes")
     return data

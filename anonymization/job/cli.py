@@ -5,6 +5,7 @@ Everything heavy is imported after the arguments were understood, so that `--hel
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +35,12 @@ _HELP = """Anonymize pictures: same names, same formats, in another folder.
 A picture that cannot be fully processed is not written: it is listed with its reason, \
 the rest goes on, and the exit code says so: 0 all done, 1 some failed, 2 wrong command, \
 3 some in quarantine."""
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"blurloop {importlib.metadata.version('blurloop')}")
+        raise typer.Exit
 
 
 @app.command(no_args_is_help=True, help=_HELP)
@@ -126,7 +133,10 @@ def anonymize(
     max_pixels: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Largest picture that is decoded, in pixels.", rich_help_panel=_FOUND
+            min=1,
+            help="Largest picture that is decoded, in pixels. "
+            "[dim]\\[default: 268435456, which is 16384x16384][/dim]",
+            rich_help_panel=_FOUND,
         ),
     ] = None,
     settings: Annotated[
@@ -272,6 +282,12 @@ def anonymize(
             rich_help_panel=_SPEED,
         ),
     ] = None,
+    version: Annotated[  # noqa: ARG001 - its callback ends the command
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_say_version, help="Say the version and end."
+        ),
+    ] = False,
     runtime: Annotated[
         str | None,
         typer.Option(

@@ -343,7 +343,7 @@ def read_source(path: Path) -> tuple[bytes, int]:
     """Read a picture's file; return its bytes and when it was last changed, in nanoseconds.
 
     Raises:
-        PictureError: If it is no regular file, too large, or cannot be read.
+        PictureError: If it is no regular file, empty, too large, or cannot be read.
     """
     from anonymization.formats.picture import MAX_BYTES, PictureError
 
@@ -354,6 +354,8 @@ def read_source(path: Path) -> tuple[bytes, int]:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             data = file.read(MAX_BYTES + 1)
+        if not data:
+            raise PictureError(f"{path} is empty (0 bytes)")
         if len(data) > MAX_BYTES:
             raise PictureError(f"{path} has more than {MAX_BYTES} bytes, the most that are read")
         return data, status.st_mtime_ns

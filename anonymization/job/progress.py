@@ -1,7 +1,8 @@
-"""The progress bar of a run: pictures, pictures and megapixels a second, time left."""
+"""How far a run is: pictures, pictures and megapixels a second, time left; and what failed."""
 
 from __future__ import annotations
 
+import datetime
 import time
 from types import TracebackType
 
@@ -10,26 +11,47 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from anonymization.job.results import FAILED, QUARANTINED, FileResult
 
+LINE_SECONDS = 60.0
+"""Time between two lines where no bar is drawn: a log of a night has some 500 of them."""
+
+SHAPE_WIDTH_MIN = 512
+"""Least width of a picture whose 2:1 shape is told of; no panorama in use is smaller."""
+
+_SHAPES = {
+    "has the 2:1 shape of a panorama": "of 2:1 shape without GPano metadata were looked at as "
+    "flat; give --projection equirectangular if they are panoramas",
+    "is taken for a whole panorama for its 2:1 shape": "without GPano metadata were taken for "
+    "panoramas for their 2:1 shape; give --projection perspective if they are flat",
+}
+"""What notes on the shape of single pictures hold, and what is said once of all of them."""
+
 
 class Bar:
-    """Draws on standard error where that is a terminal; says what failed in any case."""
+    """Draws on standard error where that is a terminal, else says now and then how far it is.
+
+    What failed is said in any case.
+    """
 
     def __init__(self, total: int) -> None:
         """Expect so many pictures."""
-        console = Console(stderr=True)
+        self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("anonymizing"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
+            console=self._console,
+            disable=not self._console.is_terminal,
         )
-        self._task = self._progress.add_task("", total=total, rate="")
-        self._start = time.monotonic()
+        self._task = self._progress.add_task("", total=total, state="")
+        self._total = total
+        self._start = self._said = time.monotonic()
         self._pictures = 0
         self._pixels = 0
+        self._failed = 0
+        self._quarantined = 0
+        self._shapes = dict.fromkeys(_SHAPES, 0)
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -42,16 +64,50 @@ class Bar:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        for part, number in self._shapes.items():
+            if number:
+                self._print(f"note: {number} pictures {_SHAPES[part]}")
 
     def advance(self, result: FileResult) -> None:
         """Count a picture that has ended."""
         if result.status in (FAILED, QUARANTINED):
-            self._progress.print(result.line, markup=False, highlight=False, soft_wrap=True)
+            self._print(result.line)
         for note in result.notes:
-            line = f"note: {result.input}: {note}"
-            self._progress.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._note(result, note)
         self._pictures += 1
         self._pixels += (result.width or 0) * (result.height or 0)
+        self._failed += result.status == FAILED
+        self._quarantined += result.status == QUARANTINED
+        self._progress.update(self._task, advance=1, state=self._state())
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._said >= LINE_SECONDS:
+            self._said = now
+            left = (self._total - self._pictures) * (now - self._start) / self._pictures
+            self._print(
+                f"{self._pictures} of {self._total} done, {self._state()}, "
+                f"{datetime.timedelta(seconds=round(left))} left"
+            )
+
+    def _state(self) -> str:
         seconds = max(time.monotonic() - self._start, 1e-6)
-        rate = f"{self._pictures / seconds:.1f} pictures/s, {self._pixels / seconds / 1e6:.1f} MP/s"
-        self._progress.update(self._task, advance=1, rate=rate)
+        return (
+            f"{self._failed} failed, {self._quarantined} quarantined, "
+            f"{self._pictures / seconds:.1f} pictures/s, {self._pixels / seconds / 1e6:.1f} MP/s"
+        )
+
+    def _note(self, result: FileResult, note: str) -> None:
+        for part in self._shapes:
+            if part in note:
+                self._shapes[part] += (result.width or 0) >= SHAPE_WIDTH_MIN
+                return
+        if not _repeats(note, result.reason or ""):
+            self._print(f"note: {result.input}: {note}")
+
+    def _print(self, line: str) -> None:
+        self._progress.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _repeats(note: str, reason: str) -> bool:
+    """Tell whether a note names the file that a reason says to exist."""
+    target, exists, _ = reason.partition(" exists. ")
+    return bool(exists) and f" {target};" in note

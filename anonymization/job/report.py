@@ -95,7 +95,7 @@ def check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise ReportError(f"report {path} cannot be written: {error}") from error
+        raise ReportError(f"report {path} cannot be written: {error.strerror or error}") from error
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
@@ -107,7 +107,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     try:
         write_json(path, report)
     except OSError as error:
-        raise ReportError(f"report {path} cannot be written: {error}") from error
+        raise ReportError(f"report {path} cannot be written: {error.strerror or error}") from error
 
 
 def write_sheet(path: Path, report: Mapping[str, Any], thumbnails: Mapping[int, bytes]) -> None:
@@ -121,4 +121,4 @@ def write_sheet(path: Path, report: Mapping[str, Any], thumbnails: Mapping[int, 
     try:
         write_bytes(path, contact_sheet(report, thumbnails).encode("utf-8", "replace"))
     except OSError as error:
-        raise ReportError(f"report {path} cannot be written: {error}") from error
+        raise ReportError(f"report {path} cannot be written: {error.strerror or error}") from error

@@ -89,8 +89,11 @@ class FileResult:
 
     @property
     def line(self) -> str:
-        """Status and reason for the terminal, with the file's name once, before the reason."""
-        reason = self.reason or ""
+        """Status and reason for the terminal, with the file's name once, before the reason.
+
+        A limit on pixels is named as the command's option.
+        """
+        reason = (self.reason or "").replace("Raise the limit if", "Raise it with --max-pixels if")
         named = reason if reason.startswith(self.input) else f"{self.input}: {reason}"
         return f"{self.status}: {named}"
 

@@ -251,6 +251,10 @@ def _stream(task: Task, processor: Processor) -> Processed:
 
     if str(task.source) == STREAM:
         data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        if not data:
+            failed = FileResult(task.shown, FAILED, reason="is empty (0 bytes)")
+            say(failed.line)
+            return Processed(failed)
         if len(data) > MAX_BYTES:
             raise UsageError(f"standard input has more than {MAX_BYTES} bytes")
     else:

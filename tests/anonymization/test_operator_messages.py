@@ -1,7 +1,9 @@
 """What `anonymize` tells its operator: what was not done, and options that would do nothing."""
 
+import importlib.metadata
 import io
 import json
+import re
 import sys
 import tempfile
 import zipfile
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 from anonymization.bundle import Bundle
+from anonymization.formats.picture import MAX_PIXELS
 from anonymization.job.cli import main
 
 Run = Callable[..., int]
@@ -267,3 +270,123 @@ def test_other_names_of_a_class_are_understood_in_settings_and_regions(
     assert (spared["class"], spared["region"]) == ("vehicle", "number 1")
     before, after = (np.asarray(Image.open(Path(f, "a.png"))) for f in ("in", "out"))
     np.testing.assert_array_equal(after, before)
+
+
+def test_a_result_that_exists_is_one_line_with_both_ways_on(run: Run, said: Said) -> None:
+    picture(Path("in/a.png"))
+    assert run() == 0
+    said()
+    assert run() == 1
+    assert said() == [
+        "failed: in/a.png: out/a.png exists. --resume continues a run, --overwrite replaces it",
+        "0 anonymized, 1 failed, 0 skipped",
+    ]
+
+
+def test_another_failure_still_tells_of_an_older_result(run: Run, said: Said) -> None:
+    picture(Path("in/a.png"))
+    assert run() == 0
+    Path("in/a.png").write_bytes(b"")
+    said()
+    assert run("--overwrite") == 1
+    assert said()[:2] == [
+        "failed: in/a.png is empty (0 bytes)",
+        "note: in/a.png: an older file is still at out/a.png; this run did not write it",
+    ]
+
+
+def test_an_empty_stream_and_an_empty_member_are_called_empty(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert run("-o", "-", inputs="-") == 1
+    assert said()[0] == "failed: standard input: is empty (0 bytes)"
+    with zipfile.ZipFile("a.zip", "w") as archive:
+        archive.writestr("b.png", b"")
+    assert run(inputs="a.zip") == 1
+    assert said()[0] == "failed: a.zip: b.png is empty (0 bytes)"
+
+
+def test_a_limit_on_pixels_names_its_option(run: Run, said: Said) -> None:
+    picture(Path("in/a.png"))
+    assert run("--max-pixels", 100) == 1
+    assert said()[0] == (
+        "failed: in/a.png has 100x60 pixels; at most 100 are decoded. "
+        "Raise it with --max-pixels if the picture is to be trusted"
+    )
+
+
+def test_the_help_states_the_limit_on_pixels_that_holds(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    assert run("--help") == 0
+    assert f"default: {MAX_PIXELS}, which is 16384x16384" in capsys.readouterr().out
+
+
+def test_the_version_is_said_without_an_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["anonymize", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert capsys.readouterr().out == f"blurloop {importlib.metadata.version('blurloop')}\n"
+
+
+def test_a_damaged_archive_is_named_once_and_without_numbers_of_the_system(
+    run: Run, said: Said
+) -> None:
+    Path("a.zip").write_bytes(b"PK")
+    assert run(inputs="a.zip") == 1
+    assert said()[0] == "failed: a.zip is no readable archive: File is not a zip file"
+    assert run(inputs="b.zip") == 1
+    assert said()[0] == "failed: b.zip cannot be read: No such file or directory"
+    picture(Path("in/a.png"))
+    assert run("--settings", "none.yaml") == 2
+    assert said() == ["error: none.yaml cannot be read: No such file or directory"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        (None, "2 pictures of 2:1 shape without GPano metadata were looked at as flat; give "
+         "--projection equirectangular if they are panoramas"),
+        ("auto", "2 pictures without GPano metadata were taken for panoramas for their 2:1 shape; "
+         "give --projection perspective if they are flat"),
+    ],
+)  # fmt: skip
+def test_the_shape_of_panoramas_is_told_of_once_a_run(
+    run: Run, said: Said, asked: str | None, line: str
+) -> None:
+    for name, width in (("a", 512), ("b", 512), ("c", 500)):
+        picture(Path(f"in/{name}.png"), size=(width, width // 2))
+    assert run(*(("--projection", asked) if asked else ())) == 0
+    assert [one for one in said() if "note" in one] == [f"note: {line}"]
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        picture(Path(f"in/{number}.png"), number)
+    Path("in/1.png").write_bytes(b"")
+    assert run("--workers", 1) == 1
+    assert not [line for line in said() if " of 3 done" in line]
+    monkeypatch.setattr("anonymization.job.progress.LINE_SECONDS", 0.0)
+    assert run("--workers", 1, "--overwrite") == 1
+    lines = [line for line in said() if " of 3 done" in line]
+    assert len(lines) == 3
+    form = r"3 of 3 done, 1 failed, 0 quarantined, [\d.]+ pictures/s, [\d.]+ MP/s, 0:00:00 left"
+    assert re.fullmatch(form, lines[2])
+
+
+def test_on_a_terminal_the_bar_counts_what_failed(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    picture(Path("in/a.png"))
+    Path("in/b.png").write_bytes(b"")
+    assert run() == 1
+    assert any("1 failed, 0 quarantined" in line for line in said())

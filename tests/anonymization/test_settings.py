@@ -86,9 +86,10 @@ def test_synthetic_is_for_plates_and_faces_alone(name: str) -> None:
         ("schema_version: 1\nclass: {}", "key 'class'; known: classes"),
         ("schema_version: 1\nclasses: [face]", "expected settings by class name"),
         ("schema_version: 1\nclasses: {face: blur}", "expected KEY: VALUE pairs"),
-        ("a: [1", "neither YAML nor JSON"),
+        ("a: 1\nb: [1", r"s.yaml, line 2: expected ',' or '\]', but got"),
+        ("a: \0", "s.yaml: unacceptable character"),
         ("- 1", "holds list"),
-        ("!!python/object/apply:os.system ['true']", "neither YAML nor JSON"),
+        ("!!python/object/apply:os.system ['true']", "s.yaml, line 1: could not determine a con"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
