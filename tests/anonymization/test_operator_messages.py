@@ -3,7 +3,9 @@
 import importlib.metadata
 import io
 import json
+import os
 import re
+import signal
 import sys
 import tempfile
 import zipfile
@@ -390,3 +392,20 @@ def test_on_a_terminal_the_bar_counts_what_failed(
     Path("in/b.png").write_bytes(b"")
     assert run() == 1
     assert any("1 failed, 0 quarantined" in line for line in said())
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(Path("in/a.png"))
+
+    def interrupt(*_: object) -> dict[int, Any]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    monkeypatch.setattr("anonymization.job.run._work_off", interrupt)
+    assert run() == 128 + signal.SIGTERM
+    assert said()[0] == (
+        "error: interrupted; what is written is whole, the rest is not written; "
+        "run the same command with --resume to go on"
+    )
