@@ -395,7 +395,9 @@ def read_structured(path: Path, *, schema_version: int, keys: tuple[str, ...]) -
         raise SettingsError(f"{path}, line {error.lineno}: {error.msg}") from error
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
-        raise SettingsError(f"{path}{line}: {error.problem or error.context}") from error
+        what = str(error.problem or error.context)
+        what = what.replace("'<stream end>'", "the end of the file")
+        raise SettingsError(f"{path}{line}: {what}") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise SettingsError(f"{path}: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):

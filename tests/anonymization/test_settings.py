@@ -86,7 +86,7 @@ def test_synthetic_is_for_plates_and_faces_alone(name: str) -> None:
         ("schema_version: 1\nclass: {}", "key 'class'; known: classes"),
         ("schema_version: 1\nclasses: [face]", "expected settings by class name"),
         ("schema_version: 1\nclasses: {face: blur}", "expected KEY: VALUE pairs"),
-        ("a: 1\nb: [1", r"s.yaml, line 2: expected ',' or '\]', but got"),
+        ("a: 1\nb: [1", r"s.yaml, line 2: expected ',' or '\]', but got the end of the file"),
         ("a: \0", "s.yaml: unacceptable character"),
         ("- 1", "holds list"),
         ("!!python/object/apply:os.system ['true']", "s.yaml, line 1: could not determine a con"),
