@@ -15,6 +15,7 @@ from anonymization.obscuring.region import Outline
 Bools = NDArray[np.bool_]
 
 COORDINATE_MAX = 1e6
+_HAIR = 1e-3
 
 
 def numbers(values: Any, count: int, what: str) -> list[float]:
@@ -95,8 +96,15 @@ def _fill(ring: NDArray[np.float64], left: int, right: int, height: int) -> Outl
     return Outline(x0, y0, canvas.view(np.bool_)) if canvas.any() else None
 
 
-def goes_around(ring: NDArray[np.float64], height: int, width: int) -> Bools:
-    """Return the pixels around whose centre a ring goes; bool (height, width)."""
+def goes_around(ring: NDArray[np.float64], height: int, width: int, *, odd: bool = False) -> Bools:
+    """Return the pixels around whose centre a ring goes; bool (height, width).
+
+    Args:
+        ring: Corners x, y, float64 (N, 2), pixels.
+        height: Rows.
+        width: Columns.
+        odd: Only where it does so an odd number of times.
+    """
     turns = np.zeros((height, width + 1), np.int16)  # of a whole panorama it is a large array
     for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
         ends = np.clip(np.ceil(np.sort([y0, y1]) - 0.5), 0, height).astype(int)
@@ -107,7 +115,21 @@ def goes_around(ring: NDArray[np.float64], height: int, width: int) -> Bools:
         # Counted from the first centre to the right of the edge.
         turns[rows, np.clip(np.ceil(across - 0.5), 0, width).astype(int)] += 1 if y1 > y0 else -1
     np.cumsum(turns, axis=1, dtype=turns.dtype, out=turns)
-    return np.asarray(turns[:, :width] != 0)
+    around = turns[:, :width]
+    return np.asarray((around & 1 if odd else around) != 0)
+
+
+def lies_within(ring: NDArray[np.float64], height: int, width: int) -> Bools:
+    """Return the pixels all of which a ring holds, by their corners; bool (height, width).
+
+    What it goes around twice it does not hold.
+    """
+    sides = (_HAIR, 1 - _HAIR)  # on the edge is within
+    inside = np.ones((height, width), np.bool_)
+    for x in sides:
+        for y in sides:
+            inside &= goes_around(ring + np.array([0.5 - x, 0.5 - y]), height, width, odd=True)
+    return inside
 
 
 def _union(masks: Sequence[Outline]) -> Outline:

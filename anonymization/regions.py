@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.detection.finds import Detections
-from anonymization.drawing import goes_around
+from anonymization.drawing import COORDINATE_MAX, goes_around, lies_within
 from anonymization.files import sha256_of_file, sha256_of_json
 from anonymization.obscuring.region import Outline, Region
 from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES, class_spec, region
@@ -87,11 +87,11 @@ class Area:
             self._refuse(f"its polygon has {len(self.polygon)} corners; expected at least 3")
         if not all(math.isfinite(v) for corner in self.polygon for v in corner):
             self._refuse("its polygon has a corner that is not finite")
-        top = 1.0 if self.units == "fraction" else math.inf
+        top = 1.0 if self.units == "fraction" else COORDINATE_MAX
         if not all(0 <= v <= top for corner in self.polygon for v in corner):
             self._refuse(
-                f"its polygon leaves the picture; corners in units of {self.units} are "
-                + ("from 0 to 1" if self.units == "fraction" else "0 or more")
+                f"its polygon leaves the picture; corners in units of {self.units} are from 0 to "
+                f"{top:.0f}"
             )
         if self.kind == EGO and not self.classes:
             object.__setattr__(self, "classes", EGO_CLASSES)
@@ -121,11 +121,11 @@ class Area:
             corners = np.array(self.polygon) * scale
             # Of a polygon that crosses itself, all that protects: what it goes around is of
             # interest, and what it goes around twice is not ignored.
-            canvas = np.zeros((height, width), np.uint8)
-            if self.kind == INTEREST:
-                canvas[goes_around(corners, height, width)] = 1
+            if self.kind != INTEREST:
+                return lies_within(corners, height, width)
+            canvas = goes_around(corners, height, width).view(np.uint8)
             cv2.fillPoly(canvas, [np.rint((corners - 0.5) * 16).astype(np.int32)], 1, shift=4)
-            return canvas.astype(bool)
+            return canvas.view(np.bool_)
         rows, columns = self.mask.shape
         if abs(columns / rows * height / width - 1) > ASPECT_TOLERANCE:
             self._refuse(
@@ -341,7 +341,7 @@ def _area(values: Any, position: int, folder: Path) -> Area:
             width, height = size
             rest["size"] = (int(width), int(height))
         return Area(**rest)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RegionError(f"region {rest['name']!r} cannot be read: {error}") from error
 
 

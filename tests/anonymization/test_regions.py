@@ -29,6 +29,27 @@ def test_an_ignored_region_spares_only_what_lies_wholly_inside() -> None:
     assert spared(Area("poster", "ignore", polygon=LEFT_HALF), found) == [0]
 
 
+def test_a_polygon_that_spares_holds_no_pixel_that_it_does_not_hold_whole() -> None:
+    corners = ((100.0, 50.0), (200.0, 50.0), (200.0, 90.0), (100.9, 90.0))
+    pixels = Area("a", "ignore", units="pixel", polygon=corners).drawn(200, 100)
+    rows, columns = np.nonzero(pixels)
+    assert (rows.min(), rows.max()) == (50, 89)
+    assert (columns.min(), columns.max()) == (101, 199)  # of column 100 a part lies outside
+    diagonal = Area("a", "ignore", polygon=((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))).drawn(20, 20)
+    assert not diagonal[np.tril_indices(20)].any()
+    assert diagonal[np.triu_indices(20, 1)].all()
+    wanted = Area("a", "interest", units="pixel", polygon=corners).drawn(200, 100)
+    assert wanted[50:90, 100:].all()
+
+
+@pytest.mark.parametrize("kind", ["ignore", "interest"])
+def test_corners_that_no_picture_has_are_refused(kind: str) -> None:
+    """Beyond 134,217,727 whole numbers of 32 bits wrapped, and the other side was spared."""
+    far = ((200.0, 0.0), (999999999.0, 0.0), (999999999.0, 200.0), (200.0, 200.0))
+    with pytest.raises(RegionError, match="corners in units of pixel are from 0 to 1000000"):
+        Area("poster", kind, units="pixel", polygon=far)
+
+
 def test_the_ego_vehicle_spares_vehicles_and_nobody_in_them() -> None:
     inside = [10.0, 10.0, 60.0, 60.0]
     found = finds((inside, VEHICLE), (inside, FACE), (inside, PERSON), (inside, PLATE))
