@@ -37,6 +37,13 @@ the rest goes on, and the exit code says so: 0 all done, 1 some failed, 2 wrong 
 3 some in quarantine."""
 
 
+def _path(text: str) -> Path:
+    """Return a path; refuse an empty one, which would mean the current folder."""
+    if not text:
+        raise typer.BadParameter("it is empty, as of a variable that is not set; name a path")
+    return Path(text)
+
+
 def _say_version(asked: bool) -> None:
     if asked:
         typer.echo(f"blurloop {importlib.metadata.version('blurloop')}")
@@ -49,6 +56,7 @@ def anonymize(
         list[Path],
         typer.Argument(
             metavar="INPUT",
+            parser=_path,
             help="Pictures, folders, patterns in quotes ('in/**/*.jpg'), zip and tar archives, "
             "or - for one picture on standard input.",
         ),
@@ -59,6 +67,7 @@ def anonymize(
             "--output",
             "-o",
             metavar="DIR",
+            parser=_path,
             help="Folder for the results, or - for standard output.",
             rich_help_panel=_FILES,
         ),
@@ -127,6 +136,16 @@ def anonymize(
             metavar="PRESET",
             help="How finely panoramas are looked at: pano-2k, pano-4k, pano-5k, pano-8k, "
             "pano-11k, pano-16k. [dim]\\[default: as the model says][/dim]",
+            rich_help_panel=_FOUND,
+        ),
+    ] = None,
+    reduce: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FACTOR",
+            help="Look at flat pictures in tiles where they are reduced by more than this for the "
+            "network; 1 shows it every pixel, and takes longest. "
+            "[dim]\\[default: as the model says][/dim]",
             rich_help_panel=_FOUND,
         ),
     ] = None,
@@ -320,6 +339,7 @@ def anonymize(
         max_pixels=max_pixels,
         projection=projection,
         panorama=panorama,
+        reduce=reduce,
         metadata=metadata,
         recompress=recompress,
         audit=_audit_rule(audit, audit_threshold, audit_covered),

@@ -170,7 +170,7 @@ class _Planner:
         self.tasks.append(Task(path, self.output / name, name))
 
     def _add_folder(self, folder: Path, base: Path) -> None:
-        for found in _walk(folder, recursive=self.recursive, leave_out=self.inside, ancestors=()):
+        for found in _walk(folder, recursive=self.recursive, leave_out=self.inside):
             if isinstance(found, tuple):
                 listed = self.skipped if found[1] == _RESULTS else self.unreadable
                 listed.append((shown(found[0]), found[1]))
@@ -277,14 +277,23 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+LINKS_MAX = 16
+
+
 def _walk(
     folder: Path,
     *,
     recursive: bool,
     leave_out: Collection[tuple[int, int] | None],
-    ancestors: tuple[tuple[int, int], ...],
+    ancestors: tuple[tuple[int, int], ...] = (),
+    linked: Counter[tuple[int, int]] | None = None,
 ) -> Iterator[Path | tuple[Path, str]]:
-    """Yield files in order of name, and (path, reason) for what cannot be looked into."""
+    """Yield files in order of name, and (path, reason) for what cannot be looked into.
+
+    A folder is not looked into more often than `LINKS_MAX` times through links: a chain of folders
+    with two links each to the next has millions of paths.
+    """
+    linked = Counter() if linked is None else linked
     identity = _identity(folder)
     if identity is None:
         yield folder, "cannot be looked into"
@@ -301,11 +310,23 @@ def _walk(
         path = Path(entry.path)
         if not os.path.isdir(path):
             yield path
-        elif recursive and _identity(path) in leave_out:
+            continue
+        if not recursive:
+            continue
+        inner = _identity(path)
+        if inner in leave_out:
             yield path, _RESULTS
-        elif recursive:
+        elif inner is not None and entry.is_symlink() and linked[inner] >= LINKS_MAX:
+            yield path, f"is a link to a folder to which {LINKS_MAX} others led already"
+        else:
+            if inner is not None and entry.is_symlink():
+                linked[inner] += 1
             yield from _walk(
-                path, recursive=True, leave_out=leave_out, ancestors=(*ancestors, identity)
+                path,
+                recursive=True,
+                leave_out=leave_out,
+                ancestors=(*ancestors, identity),
+                linked=linked,
             )
 
 

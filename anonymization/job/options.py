@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from anonymization.job.audit import AuditRule
 
 
+REDUCE_MIN, REDUCE_MAX = 0.25, 64.0
+"""Of how far the network may see a flat picture reduced; as a card's `tiling` has it."""
+
+
 class UsageError(BlurloopError):
     """The command line contradicts itself."""
 
@@ -37,6 +41,7 @@ class Job:
     max_pixels: int | None = None
     projection: str | None = None
     panorama: str | None = None
+    reduce: float | None = None
     metadata: str = "all"
     recompress: int | None = None
     audit: AuditRule | None = None
@@ -60,7 +65,7 @@ class Job:
     def quarantine_folder(self) -> Path:
         """Where refused pictures go: beside the output folder if nothing else is said."""
         named = self.output.absolute()
-        return self.quarantine or named.with_name(f"{named.name}-quarantine")
+        return self.quarantine or named.parent / f"{named.name}-quarantine"
 
 
 def check(job: Job) -> None:
@@ -78,6 +83,12 @@ def check(job: Job) -> None:
     if job.projection is not None and job.projection not in NAMES:
         raise UsageError(f"--projection is {job.projection!r}; expected one of {', '.join(NAMES)}")
 
+    if job.reduce is not None and not REDUCE_MIN <= job.reduce <= REDUCE_MAX:
+        raise UsageError(
+            f"--reduce is {job.reduce:g}; expected a number from {REDUCE_MIN:g} to {REDUCE_MAX:g}"
+        )
+    if job.reduce is not None and job.detections is not None and job.audit is None:
+        raise UsageError("--reduce says how finely to look; --detections does not look")
     stream_in = [path for path in job.inputs if str(path) == STREAM]
     if stream_in and (len(job.inputs) > 1 or not job.is_stream):
         raise UsageError("standard input (-) is one picture; give it alone, with --output -")

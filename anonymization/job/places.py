@@ -41,11 +41,19 @@ def check_places(job: Job, plan: Plan) -> None:
                 "choose another folder"
             )
         beside.add(path)
-    taken = {*read, *results, *beside, output / LEDGER}
+    ledger = output / LEDGER
+    for path in () if job.is_stream else (*results, *beside):
+        if path == ledger or ledger in path.parents:
+            raise UsageError(
+                f"{path} would lie where the ledger of --resume lies; rename that input"
+            )
+    taken = {*read, *results, *beside, ledger}
+    folders = () if job.is_stream else [resolved(folder) for _, folder in _folders(job)]
     for report in (job.report, job.report_html):
         if report is None:
             continue
-        if resolved(report) in taken or report.is_dir():
+        below = any(folder.is_relative_to(resolved(report)) for folder in folders)
+        if resolved(report) in taken or report.is_dir() or below:
             raise UsageError(
                 f"report {report} is a folder, an input, a result or another report; choose another"
             )
@@ -58,14 +66,7 @@ def check_writable_folders(job: Job) -> None:
     Raises:
         UsageError: With the folder that cannot be made or written to.
     """
-    folders = [] if job.is_stream else [("--output", job.output)]
-    if job.audit is not None and not job.is_stream:
-        folders.append(("--quarantine", job.quarantine_folder))
-    if job.write_detections is not None:
-        folders.append(("--write-detections", job.write_detections))
-    if job.extras is not None:
-        folders += [("--extras", job.extras / kind) for kind in job.kinds]
-    for option, folder in folders:
+    for option, folder in _folders(job):
         # What is not there yet is made below the nearest folder that is.
         there = next(
             (p for p in (folder, *folder.absolute().parents) if os.path.lexists(p)), folder
@@ -81,6 +82,18 @@ def check_writable_folders(job: Job) -> None:
             raise UsageError(
                 f"{option} {folder} cannot be written to: {error.strerror or error}; choose another"
             ) from error
+
+
+def _folders(job: Job) -> list[tuple[str, Path]]:
+    """Return the folders that are written to, with the option that names each."""
+    folders = [] if job.is_stream else [("--output", job.output)]
+    if job.audit is not None and not job.is_stream:
+        folders.append(("--quarantine", job.quarantine_folder))
+    if job.write_detections is not None:
+        folders.append(("--write-detections", job.write_detections))
+    if job.extras is not None:
+        folders += [("--extras", job.extras / kind) for kind in job.kinds]
+    return folders
 
 
 def _check_folders(job: Job, output: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import os
+import sys
 import time
 from types import TracebackType
 
@@ -24,6 +27,12 @@ _SHAPES = {
     "panoramas for their 2:1 shape; give --projection perspective if they are flat",
 }
 """What notes on the shape of single pictures hold, and what is said once of all of them."""
+
+
+def mute() -> None:
+    """Say nothing any more: a log on a full disk must not end a run, and reports tell all."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class Bar:
@@ -104,7 +113,10 @@ class Bar:
             self._print(f"note: {result.input}: {note}")
 
     def _print(self, line: str) -> None:
-        self._progress.print(line, markup=False, highlight=False, soft_wrap=True)
+        try:
+            self._progress.print(line, markup=False, highlight=False, soft_wrap=True)
+        except OSError:
+            mute()
 
 
 def _repeats(note: str, reason: str) -> bool:

@@ -27,6 +27,7 @@ from anonymization.job.options import Job, UsageError, check
 if TYPE_CHECKING:
     from anonymization.anonymizer import Anonymizer
     from anonymization.bundle import Bundle
+    from anonymization.card import TilingCard
     from anonymization.job.processing import Processor
     from anonymization.job.results import FileResult, Processed
     from anonymization.pipeline import Cores
@@ -148,17 +149,26 @@ def _anonymizer(job: Job, bundle: Bundle | None, regions: Regions, cores: Cores)
             projection=job.projection,
             max_pixels=limit,
         )
-    tiling = bundle.card.tiling
     return Anonymizer.from_bundle(
         bundle,
         settings=job.settings,
         regions=regions,
         projection=job.projection,
-        tiling=dataclasses.replace(tiling, panorama=job.panorama) if job.panorama else None,
+        tiling=_tiling(job, bundle),
         cores=cores,
         runtime=job.runtime,
         max_pixels=limit,
     )
+
+
+def _tiling(job: Job, bundle: Bundle) -> TilingCard | None:
+    """Return how finely to look, where the job says otherwise than the bundle's card."""
+    changes: dict[str, Any] = {}
+    if job.panorama:
+        changes["panorama"] = job.panorama
+    if job.reduce is not None:
+        changes |= {"shrink_max": job.reduce, "tile_shrink": None}
+    return dataclasses.replace(bundle.card.tiling, **changes) if changes else None
 
 
 def _processor(
@@ -234,6 +244,7 @@ def _options(job: Job) -> dict[str, Any]:
         "runtime": job.runtime or "onnxruntime",
         "projection": job.projection,
         "panorama": job.panorama,
+        "reduce": job.reduce,
         "metadata": job.metadata,
         "recompress": job.recompress,
         "audit": None if job.audit is None else dataclasses.asdict(job.audit),
@@ -267,8 +278,7 @@ def _stream(task: Task, processor: Processor) -> Processed:
     done = processor.stream(task, data)
     if done.content is not None:
         try:
-            sys.stdout.buffer.write(done.content)
-            sys.stdout.buffer.flush()
+            _write_whole(done.content)
         except OSError as error:
             # What is left in the buffer would fail once more when Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -278,6 +288,17 @@ def _stream(task: Task, processor: Processor) -> Processed:
     elif done.result.reason:
         say(done.result.line)
     return done
+
+
+def _write_whole(content: bytes) -> None:
+    """Write to standard output, which may take less at once where Python does not buffer it."""
+    rest = memoryview(content)
+    while rest:
+        written = sys.stdout.buffer.write(rest)
+        if not written:
+            raise OSError("it takes nothing more")
+        rest = rest[written:]
+    sys.stdout.buffer.flush()
 
 
 def _work_off(
@@ -375,5 +396,10 @@ def _exit_code(results: list[FileResult]) -> int:
 
 
 def say(text: str) -> None:
-    """Print one line on standard error."""
-    typer.echo(one_line(text), err=True)
+    """Print one line on standard error; where it cannot be written to, the run goes on."""
+    try:
+        typer.echo(one_line(text), err=True)
+    except OSError:
+        from anonymization.job.progress import mute
+
+        mute()

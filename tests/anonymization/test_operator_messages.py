@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -18,6 +19,8 @@ import pytest
 from PIL import Image
 
 from anonymization.bundle import Bundle
+from anonymization.card import TilingCard
+from anonymization.detection.detector import Detector
 from anonymization.formats.picture import MAX_PIXELS
 from anonymization.job.cli import main
 
@@ -409,3 +412,119 @@ def test_an_interrupted_run_says_how_to_go_on(
         "error: interrupted; what is written is whole, the rest is not written; "
         "run the same command with --resume to go on"
     )
+
+
+def test_an_empty_path_is_not_the_current_folder(run: Run, said: Said) -> None:
+    picture(Path("a.png"))
+    assert run(inputs="") == 2
+    picture(Path("in/a.png"))
+    assert run("--output", "") == 2
+    assert sum("it is empty, as of a variable" in line for line in said()) == 2
+    assert not Path("out").exists()
+
+
+def test_a_report_in_place_of_a_folder_of_results_is_refused_before_the_run(
+    run: Run, said: Said
+) -> None:
+    picture(Path("in/a.png"))
+    assert run("--report", "out") == 2
+    assert "report out is a folder, an input, a result or another report" in said()[-1]
+    assert not Path("out").exists()
+
+
+def test_nothing_is_written_where_the_ledger_lies(run: Run, said: Said) -> None:
+    with zipfile.ZipFile("in.zip", "w") as archive:
+        buffer = io.BytesIO()
+        Image.new("RGB", (9, 9)).save(buffer, "PNG")
+        archive.writestr(".blurloop-ledger.jsonl/x.png", buffer.getvalue())
+    assert run(inputs="in.zip") == 2
+    assert "where the ledger of --resume lies" in said()[-1]
+    assert not Path("out").exists()
+
+
+def test_a_chain_of_folders_with_two_links_each_is_walked_in_bounded_time(
+    run: Run, said: Said
+) -> None:
+    """It has 4,194,304 paths to one picture."""
+    depth = 22
+    for level in range(depth):
+        Path(f"c{level}").mkdir()
+        for name in "ab":
+            Path(f"c{level}", name).symlink_to(f"../c{level + 1}")
+    picture(Path(f"c{depth}/p.png"))
+    Path("in").symlink_to("c0")
+    assert run() == 1
+    assert len(list(Path("out").rglob("*.png"))) == 16
+    assert any("is a link to a folder to which 16 others led already" in line for line in said())
+
+
+def test_a_reduction_is_checked_and_makes_tiles(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(Path("in/a.png"), size=(900, 600))
+    assert run("--reduce", "0.1") == 2
+    assert "--reduce is 0.1; expected a number from 0.25 to 64" in said()[-1]
+    tilings = []
+    found = Detector.detect
+
+    def detect(self: Detector, *values: Any, **named: Any) -> Any:
+        tilings.append(named["tiling"])
+        return found(self, *values, **named)
+
+    monkeypatch.setattr(Detector, "detect", detect)
+    assert run("--reduce", "1.5") == 0
+    assert tilings == [TilingCard(shrink_max=1.5)]
+
+
+class Slow(io.RawIOBase):
+    """Takes little at once, and nothing when it is full, as a raw standard output may."""
+
+    def __init__(self, room: int) -> None:
+        self.taken = bytearray()
+        self._room = room
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        part = bytes(data[: min(100, self._room - len(self.taken))])
+        self.taken += part
+        return len(part)
+
+
+@pytest.mark.parametrize(("room", "code"), [(10**6, 0), (150, 1)])
+def test_standard_output_that_takes_little_at_once_gets_all_or_the_run_fails(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch, room: int, code: int
+) -> None:
+    picture(Path("in.png"))
+    slow = Slow(room)
+
+    class Output:
+        buffer = slow
+
+        def fileno(self) -> int:
+            return os.open(os.devnull, os.O_WRONLY)
+
+    monkeypatch.setattr(sys, "stdout", Output())
+    assert run("--output", "-", inputs="in.png") == code
+    lines = said()
+    if code:
+        assert any("standard output cannot be written whole" in line for line in lines)
+    else:
+        assert Image.open(io.BytesIO(bytes(slow.taken))).size == (100, 60)
+
+
+def test_a_full_log_does_not_end_a_run(tmp_path: Path, constant_bundle: Bundle) -> None:
+    picture(tmp_path / "in/a.png")
+    words = [sys.executable, "-m", "anonymization", str(tmp_path / "in"), "-o"]
+    words += [str(tmp_path / "out"), "--model", str(constant_bundle.path)]
+    for unbuffered in ("", "1"):
+        with Path("/dev/full").open("wb") as full:
+            ended = subprocess.run(
+                [*words, "--overwrite"],
+                stderr=full,
+                check=False,
+                env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            )
+        assert ended.returncode == 0
+        assert (tmp_path / "out/a.png").is_file()
