@@ -8,6 +8,7 @@ person draws (polygons, masks, rotated boxes) is hidden whatever shape the class
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from anonymization.detection.finds import NUM_KEYPOINTS, Detections
 from anonymization.drawing import drawn_outline, numbers
@@ -29,6 +31,7 @@ SCHEMA_VERSION = 1
 _DOCUMENT_KEYS = ("schema_version", "picture", "finds", "bundle")
 _PICTURE_KEYS = ("name", "width", "height", "sha256")
 _FIND_KEYS = (
+    "id",
     "class",
     "score",
     "box",
@@ -99,7 +102,7 @@ def document_to_finds(
         wraps: Whether the picture is a panorama: what is drawn goes on beyond its columns.
 
     Raises:
-        KnownRegionsError: With the find and the key that is wrong.
+        KnownRegionsError: With the find, counted from 1, and the key that is wrong.
     """
     picture = picture_of(values, where)
     if "schema_version" in values:
@@ -107,6 +110,11 @@ def document_to_finds(
     _only_known(values, _DOCUMENT_KEYS, f"{where}")
     _only_known(picture, _PICTURE_KEYS, f"{where}: picture")
     size = (picture.get("width"), picture.get("height"))
+    if None in size:
+        lacking = " and ".join(key for key in ("width", "height") if picture.get(key) is None)
+        raise KnownRegionsError(
+            f"{where}: picture has no {lacking}; this one has {width}x{height} pixels (upright)"
+        )
     if size != (width, height):
         raise KnownRegionsError(
             f"{where} is for a picture of {size[0]}x{size[1]} pixels; "
@@ -117,11 +125,11 @@ def document_to_finds(
         raise KnownRegionsError(f"{where}: finds is {listed!r}; expected a list")
     parts: list[Detections] = []
     outlines: dict[int, Outline] = {}
-    for position, value in enumerate(listed):
+    for number, value in enumerate(listed, 1):
         try:
             found = _find(value, taxonomy, width, height, wraps=wraps)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise KnownRegionsError(f"{where}: find {position} cannot be read: {error}") from error
+            raise KnownRegionsError(f"{where}: find {number} cannot be read: {error}") from error
         for part, outline in found:
             if outline is not None:
                 outlines[len(parts)] = outline
@@ -232,6 +240,8 @@ def finds_to_document(
 ) -> dict[str, Any]:
     """Return the document of a picture's finds, which reads back as the same regions.
 
+    Finds are numbered from 1 (`id`), for the reader: who adds one needs to give it none.
+
     Args:
         finds: What was found.
         taxonomy: Its classes.
@@ -247,18 +257,19 @@ def finds_to_document(
     rows = []
     for index in range(len(detections)):
         row: dict[str, Any] = {
+            "id": index + 1,
             "class": taxonomy.names[int(detections.class_ids[index])],
             "score": round(float(detections.scores[index]), 6),
-            "box": [float(v) for v in detections.boxes_xyxy[index]],
+            "box": _plain(detections.boxes_xyxy[index]),
         }
         if not np.isnan(detections.merged_xyxy[index, 0]):
-            row["merged_box"] = [float(v) for v in detections.merged_xyxy[index]]
+            row["merged_box"] = _plain(detections.merged_xyxy[index])
         polygons = _polygons(finds, index, taxonomy, width, height, mask_threshold)
         if polygons:
             row["polygons"] = polygons
             row["outline_box"] = row["box"]
         if np.isfinite(detections.keypoints[index]).all():
-            row["keypoints"] = np.round(detections.keypoints[index], 2).tolist()
+            row["keypoints"] = [_plain(np.round(point, 2)) for point in detections.keypoints[index]]
         row["source"] = detections.sources[index]
         if spared and index in spared:
             row["spared_by"] = spared[index]
@@ -270,6 +281,41 @@ def finds_to_document(
         "bundle": bundle,
         "finds": rows,
     }
+
+
+def _plain(values: NDArray[np.float32]) -> list[float]:
+    """Return the shortest decimals that read back as the same 32-bit numbers.
+
+    >>> _plain(np.float32([0.1, 700.25]))
+    [0.1, 700.25]
+    """
+    return [float(str(value)) for value in values]
+
+
+def document_text(document: Mapping[str, Any]) -> str:
+    """Return a document as a person reads and edits it: JSON with one find on each line.
+
+    >>> print(document_text({"schema_version": 1, "picture": {"width": 9}, "finds": [{"id": 1}]}))
+    {
+     "schema_version": 1,
+     "picture": {"width": 9},
+     "finds": [
+      {"id": 1}
+     ]
+    }
+    <BLANKLINE>
+
+    Raises:
+        ValueError: If it holds NaN or infinity.
+    """
+    parts = []
+    for key, value in document.items():
+        text = json.dumps(value, allow_nan=False)
+        if key == "finds" and value:
+            rows = ",\n".join("  " + json.dumps(find, allow_nan=False) for find in value)
+            text = f"[\n{rows}\n ]"
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def _polygons(

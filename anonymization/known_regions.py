@@ -79,7 +79,7 @@ class KnownRegions:
         Raises:
             KnownRegionsError: If there is no document for it, or one for another picture: what
                 nobody looked at must not pass as having nothing to hide. Or if a bundle found
-                these, and none is given: its margins may be wider than the defaults.
+                these, and none or another is given: its margins may be wider.
         """
         values, where = self._document(name)
         maker = values.get("bundle")
@@ -88,6 +88,12 @@ class KnownRegions:
                 f"{where} is of bundle {str(maker)[:12]}, which has margins and shapes of its own; "
                 "name it with --model (no network is run), or set `bundle` to null to hide with "
                 "the defaults"
+            )
+        if maker and maker != bundle:
+            raise KnownRegionsError(
+                f"{where} is of bundle {str(maker)[:12]}, and margins and shapes are those of "
+                f"{str(bundle)[:12]}; name its own with --model, or set `bundle` to null to hide "
+                "with those of the one at hand"
             )
         found = document_to_finds(
             values, taxonomy, width=width, height=height, where=where, wraps=wraps

@@ -8,7 +8,7 @@ The overlay is drawn on the anonymized picture.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import cv2
 import numpy as np
@@ -27,6 +27,10 @@ DETECTIONS, INSTANCES, MASK, OVERLAY = "detections", "instances", "mask", "overl
 EXTRAS = (DETECTIONS, INSTANCES, MASK, OVERLAY)
 SUFFIX = {DETECTIONS: ".json", INSTANCES: ".png", MASK: ".png", OVERLAY: ".jpg"}
 FINDS_MAX = 2**16 - 1
+LABEL_MAX = 1.0
+"""Largest font scale of an overlay: letters of some 22 pixels, also on a panorama."""
+EDGE_MAX = 4
+"""Widest edge that an overlay draws, in pixels."""
 OVERLAY_QUALITY = 90
 
 
@@ -114,24 +118,29 @@ def overlay(
     detections: Detections,
     taxonomy: Taxonomy,
     *,
+    numbers: NDArray[np.int64] | None = None,
     spared: Mapping[int, str] | None = None,
+    visible: Collection[int] = (),
     mask_threshold: float = MASK_THRESHOLD,
     outlines: Mapping[int, Outline] = NO_OUTLINES,
 ) -> Rgb:
-    """Draw the edge of each find's region, its class and score.
+    """Draw the edge of each find's region, its number, class and score.
 
     Args:
         pixels: uint8, shape (H, W, 3), RGB; what it is drawn on.
         detections: The finds.
         taxonomy: Their classes and colours.
+        numbers: Number of each find; None counts from 1.
         spared: Regions that spare finds, by position; their edges are thin.
+        visible: Positions of what the audit still sees; told of in the label.
         mask_threshold: Least probability of a pixel of an outline.
         outlines: Exact pixels of finds, by position.
     """
     height, width = pixels.shape[:2]
     drawn = pixels.copy()
-    thick = max(1, round(max(height, width) / 700))
-    size = max(0.35, max(height, width) / 2400)
+    thick = min(EDGE_MAX, max(1, round(max(height, width) / 700)))
+    size = min(LABEL_MAX, max(0.35, max(height, width) / 2400))
+    given = np.arange(1, len(detections) + 1) if numbers is None else numbers
     for index in range(len(detections)):
         spec = class_spec(detections, index, taxonomy)
         where = region(
@@ -153,7 +162,8 @@ def overlay(
         kept_out = bool(spared) and index in (spared or {})
         cv2.drawContours(drawn, contours, -1, colour, 1 if kept_out else thick)
         name = taxonomy.names[int(detections.class_ids[index])]
-        text = f"{name} {detections.scores[index]:.2f}" + (" spared" if kept_out else "")
+        text = f"{given[index]} {name} {detections.scores[index]:.2f}"
+        text += (" spared" if kept_out else "") + (" visible" if index in visible else "")
         _label(drawn, text, (where.x0, where.y0), colour, size, thick)
     return drawn
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import threading
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from anonymization.anonymizer import Anonymizer, Decided
-from anonymization.documents import KnownFinds, finds_to_document
+from anonymization.documents import KnownFinds, document_text, finds_to_document
 from anonymization.errors import BlurloopError
 from anonymization.files import check_output, sha256_of_file, sha256_of_json, write_output
 from anonymization.formats.picture import Picture, decode, encode
@@ -392,6 +391,7 @@ class Processor:
             pixels,
             made.decided.drawn,
             self._anonymizer.taxonomy,
+            numbers=made.decided.owners + 1,
             spared={one.index: one.region for one in made.decided.spared},
             mask_threshold=self._anonymizer.mask_threshold,
             outlines=made.decided.outlines,
@@ -421,7 +421,7 @@ class Processor:
             mask_threshold=self._anonymizer.mask_threshold,
             spared={one.index: one.region for one in made.decided.spared},
         )
-        return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+        return document_text(document).encode()
 
     def _work(self, task: Task) -> str:
         """Return the digest of everything that decides what this picture's result looks like."""

@@ -12,6 +12,7 @@ from anonymization.detection.finds import Detections
 from anonymization.documents import (
     KnownFinds,
     KnownRegionsError,
+    document_text,
     document_to_finds,
     finds_to_document,
 )
@@ -106,6 +107,22 @@ def test_the_schema_takes_what_is_written_and_refuses_a_typing_error() -> None:
         jsonschema.validate(values, schema)
 
 
+def test_a_document_holds_each_find_on_one_line_with_its_number() -> None:
+    values = written(network_finds())
+    text = document_text(values)
+    assert json.loads(text) == values
+    lines = text.splitlines()
+    assert len(lines) == 11
+    assert [json.loads(line.strip(" ,"))["id"] for line in lines[5:9]] == [1, 2, 3, 4]
+
+
+def test_numbers_are_as_short_as_they_read_back() -> None:
+    found = KnownFinds(Detections.from_boxes([[0.1, 3.3, 70.7, 33.333334]], class_ids=[0]))
+    (row,) = written(found)["finds"]
+    assert row["box"] == [0.1, 3.3, 70.7, 33.333336]
+    np.testing.assert_array_equal(np.float32(row["box"]), found.detections.boxes_xyxy[0])
+
+
 def test_a_drawn_polygon_is_hidden_whatever_the_class_shape_is() -> None:
     triangle = [[10, 10], [60, 10], [60, 60]]
     found = read(document({"class": "face", "box": [30, 20, 50, 40], "polygons": [triangle]}))
@@ -164,13 +181,16 @@ def test_coco_text_runs_are_decoded_as_pycocotools_does() -> None:
     ],
 )
 def test_a_wrong_find_is_refused_by_position(row: Any, message: str) -> None:
-    with pytest.raises(KnownRegionsError, match=f"find 0.*{message}"):
+    with pytest.raises(KnownRegionsError, match=f"find 1.*{message}"):
         read(document(row))
 
 
 def test_a_picture_of_another_size_or_content_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KnownRegionsError, match="100x80 pixels; this one has 120x80"):
         read(document(width=100))
+    unsized = document() | {"picture": {"name": "a.jpg", "height": HEIGHT}}
+    with pytest.raises(KnownRegionsError, match="picture has no width; this one has 120x80"):
+        read(unsized)
     (tmp_path / "a.jpg.json").write_text(json.dumps(document(sha256="1" * 64)))
     known = KnownRegions(tmp_path)
     with pytest.raises(KnownRegionsError, match="for a picture of sha256 111"):
@@ -230,7 +250,12 @@ def test_a_document_of_a_bundle_asks_for_it(tmp_path: Path) -> None:
     size = {"width": WIDTH, "height": HEIGHT}
     with pytest.raises(KnownRegionsError, match="is of bundle bbbbbbbbbbbb, which has margins"):
         known.of("a.jpg", DEFAULT_TAXONOMY, **size)
-    assert len(known.of("a.jpg", DEFAULT_TAXONOMY, **size, bundle="c" * 64).detections) == 4
+    with pytest.raises(KnownRegionsError, match="of cccccccccccc; name its own with --model"):
+        known.of("a.jpg", DEFAULT_TAXONOMY, **size, bundle="c" * 64)
+    assert len(known.of("a.jpg", DEFAULT_TAXONOMY, **size, bundle="b" * 64).detections) == 4
+    (tmp_path / "a.json").write_text(json.dumps(values | {"bundle": None}))
+    freed = KnownRegions(tmp_path / "a.json")
+    assert len(freed.of("a.jpg", DEFAULT_TAXONOMY, **size, bundle="c" * 64).detections) == 4
 
 
 def test_a_document_in_a_folder_is_not_that_of_another_picture(tmp_path: Path) -> None:

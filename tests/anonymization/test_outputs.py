@@ -47,6 +47,15 @@ def test_the_overlay_draws_edges_on_what_it_is_given() -> None:
     assert overlay_jpeg(drawn).startswith(b"\xff\xd8")
 
 
+def test_labels_stay_readable_on_a_panorama() -> None:
+    """A label's plate is filled in the class's colour; rows with much of it are its height."""
+    pixels = np.zeros((2048, 8192, 3), np.uint8)
+    one = Detections.from_boxes([[4000, 1000, 4100, 1100]], class_ids=[2])
+    drawn = overlay(pixels, one, DEFAULT_TAXONOMY)
+    rows = np.flatnonzero(drawn[:990].any(axis=(1, 2)))
+    assert 20 < np.ptp(rows) < 45
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "<script>alert(1)</script>.jpg"])
 def test_the_contact_sheet_holds_its_pictures_and_runs_nothing_of_a_file_name(name: str) -> None:
     entry = {
