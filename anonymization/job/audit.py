@@ -7,7 +7,8 @@ obscured fully, and coarsely enough for an object of its size, the picture goes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,6 +20,9 @@ from anonymization.obscuring.obscure import obscured_regions
 from anonymization.obscuring.region import Outline, Region
 from anonymization.obscuring.shapes import NO_OUTLINES, class_spec, region, shorter_side
 from anonymization.taxonomy import STRENGTH_MIN, Taxonomy
+
+SOURCE = "audit"
+"""Source of finds that the audit adds to what a picture had."""
 
 THRESHOLD_SHARE = 0.5
 """The audit looks at finds of this share of each class's threshold."""
@@ -51,7 +55,8 @@ class Visible:
     Attributes:
         class_name: Its class.
         score: Its score in the anonymized picture.
-        box: Its box x0, y0, x1, y1 in pixels of the upright picture.
+        box: Its box x0, y0, x1, y1 in pixels of the upright picture, together with that of the
+            other network's find of the same object.
         covered: Share of its pixels that were obscured coarsely enough.
     """
 
@@ -64,6 +69,47 @@ class Visible:
         """Return plain types, for reports."""
         values = asdict(self)
         return {"class": values.pop("class_name")} | values | {"box": list(self.box)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Visible:
+        """Return what `to_dict` made plain.
+
+        Raises:
+            KeyError: If a value is missing.
+            TypeError: If one is of another type.
+            ValueError: If one cannot be read.
+        """
+        x0, y0, x1, y1 = (float(v) for v in values["box"])
+        score, covered = float(values["score"]), float(values["covered"])
+        return cls(str(values["class"]), score, (x0, y0, x1, y1), covered)
+
+
+def visible_finds(visible: Sequence[Visible], taxonomy: Taxonomy) -> Detections:
+    """Return what the audit still sees as finds of their own, whose whole boxes are hidden.
+
+    Their outlines were seen in an obscured picture, and are not to be trusted.
+    """
+    return Detections.concatenate(
+        [
+            Detections.from_boxes(
+                [list(one.box)],
+                class_ids=[taxonomy.class_id(one.class_name)],
+                scores=[one.score],
+                source=SOURCE,
+            )
+            for one in visible
+        ]
+    )
+
+
+def counted(visible: Sequence[Visible]) -> str:
+    """Return how many of which class are visible.
+
+    >>> counted([Visible("face", 0.5, (0, 0, 9, 9), 0.1)])
+    '1 face'
+    """
+    counts = Counter(one.class_name for one in visible)
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
 
 
 def audited(
@@ -142,7 +188,9 @@ def still_visible(
         covered = _covered(own, [where for where, cell in done if cell >= needed])
         if covered < rule.covered_min:
             name = taxonomy.names[int(found.class_ids[index])]
-            x0, y0, x1, y1 = (round(float(v), 1) for v in found.boxes_xyxy[index])
+            both = np.stack([found.boxes_xyxy[index], found.merged_xyxy[index]])
+            low, high = np.nanmin(both[:, :2], axis=0), np.nanmax(both[:, 2:], axis=0)
+            x0, y0, x1, y1 = (round(float(v), 1) for v in (*low, *high))
             score = round(float(found.scores[index]), 4)
             visible.append(Visible(name, score, (x0, y0, x1, y1), round(covered, 4)))
     return visible

@@ -1,7 +1,8 @@
 """The ledger: what has been anonymized, with what, into which bytes; one JSON line a picture.
 
 It lies in the output folder as `.blurloop-ledger.jsonl` and holds names and digests, nothing of a
-picture. `--resume` skips a picture only where source, work and output are all as recorded.
+picture. `--resume` skips a picture only where source, work and output are all as recorded. What
+the audit refused is recorded too: made again with other noise it might pass by luck.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from anonymization.errors import BlurloopError
 from anonymization.files import sha256_of_file
+from anonymization.job.audit import Visible
 
 NAME = ".blurloop-ledger.jsonl"
 SCHEMA_VERSION = 2
@@ -40,6 +42,7 @@ class Record:
         detections: Number of finds per class.
         spared: Finds that regions left as they were, as the report lists them.
         extras: SHA-256 of what was written beside it, by kind.
+        visible: What the audit still saw, as the report lists it: the result is in quarantine.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Record:
     detections: dict[str, int]
     spared: list[dict[str, Any]]
     extras: dict[str, str]
+    visible: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Ledger:
@@ -82,16 +86,24 @@ class Ledger:
 
     def proves(self, name: str, *, source_sha256: str, work: str) -> Record | None:
         """Return the record of a picture that is done: same source, same work, output intact."""
-        with self._lock:
-            record = self._records.get(name)
+        record = self.last(name)
         if record is None or record.source_sha256 != source_sha256 or record.work != work:
             return None
-        path = self._output / name
-        try:
-            intact = path.is_file() and sha256_of_file(path) == record.output_sha256
-        except OSError:
+        return record if is_file_of(self._output / name, record.output_sha256) else None
+
+    def refused(self, name: str, *, source_sha256: str, work: str) -> Record | None:
+        """Return the record of a picture that the audit refused: same source, same work."""
+        record = self.last(name)
+        if record is None or record.source_sha256 != source_sha256 or record.work != work:
             return None
-        return record if intact else None
+        return record if record.visible else None
+
+    def is_of_other_work(self, name: str, *, source_sha256: str, work: str) -> bool:
+        """Tell whether a picture is done in all but the work: options, model or code are others."""
+        record = self.last(name)
+        if record is None or record.source_sha256 != source_sha256 or record.work == work:
+            return False
+        return is_file_of(self._output / name, record.output_sha256)
 
     def last(self, name: str) -> Record | None:
         """Return what was last recorded of a picture, whether it holds still or not."""
@@ -99,7 +111,7 @@ class Ledger:
             return self._records.get(name)
 
     def add(self, record: Record) -> None:
-        """Record a picture whose result is in place.
+        """Record a picture whose result is in place, in the output or in quarantine.
 
         Raises:
             LedgerError: If the line cannot be written; the next `--resume` does the picture again.
@@ -108,6 +120,7 @@ class Ledger:
         with self._lock:
             self._records[record.name] = record
             try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 # A line that a kill cut off must not swallow the next one.
                 with open(self.path, "ab+", opener=_open_itself) as file:
                     if file.tell() and _last_byte(file.fileno(), file.tell()) != b"\n":
@@ -115,6 +128,14 @@ class Ledger:
                     file.write(line.encode())
             except OSError as error:
                 raise LedgerError(f"ledger {self.path} cannot be written: {error}") from error
+
+
+def is_file_of(path: Path, sha256: str | None) -> bool:
+    """Tell whether a file is there and holds these bytes."""
+    try:
+        return path.is_file() and sha256_of_file(path) == sha256
+    except OSError:
+        return False
 
 
 def _open_itself(path: str, flags: int) -> int:
@@ -140,4 +161,8 @@ def _record(line: str) -> Record | None:
         isinstance(one, dict) and isinstance(one.get("region"), str) for one in record.spared
     )
     named = isinstance(record.name, str) and isinstance(record.extras, dict)
-    return record if counted and listed and named else None
+    try:
+        seen = isinstance(record.visible, list) and all(map(Visible.from_dict, record.visible))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return record if counted and listed and named and seen else None

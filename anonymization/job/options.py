@@ -64,8 +64,18 @@ class Job:
     @property
     def quarantine_folder(self) -> Path:
         """Where refused pictures go: beside the output folder if nothing else is said."""
-        named = self.output.absolute()
-        return self.quarantine or named.parent / f"{named.name}-quarantine"
+        return self.quarantine or _beside(self.output, "quarantine")
+
+    @property
+    def quarantine_extras(self) -> Path:
+        """Where goes what is written beside refused pictures: beside their folder."""
+        return _beside(self.quarantine_folder, "extras")
+
+
+def _beside(folder: Path, what: str) -> Path:
+    """Return the folder beside another that is named after it, relative where that is."""
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    return named.parent / f"{named.name}-{what}"
 
 
 def check(job: Job) -> None:
@@ -100,8 +110,11 @@ def check(job: Job) -> None:
         raise UsageError("--resume needs an output folder")
     if job.audit is not None and job.detections is not None and job.model is None:
         raise UsageError("--audit detects again; name a model with --model")
-    if job.quarantine is not None and job.audit is None:
-        raise UsageError("--quarantine is for what --audit refuses; give --audit too")
+    if job.quarantine is not None and job.audit is None and job.detections is None:
+        raise UsageError(
+            "--quarantine is for what --audit refuses, or what --detections takes out of it; "
+            "give --audit too"
+        )
     unknown = [kind for kind in job.kinds if kind not in EXTRAS]
     if unknown:
         raise UsageError(f"--extra is {unknown[0]!r}; expected one of {', '.join(EXTRAS)}")

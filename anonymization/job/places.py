@@ -19,7 +19,8 @@ from anonymization.job.outputs import DETECTIONS, OVERLAY, SUFFIX
 def own_folders(job: Job) -> tuple[Path, ...]:
     """Return folders that hold results of this command; inputs are not looked for in them."""
     kinds = () if job.extras is None else tuple(job.extras / kind for kind in SUFFIX)
-    return (job.quarantine_folder, *kinds)
+    refused = tuple(job.quarantine_extras / kind for kind in SUFFIX)
+    return (job.quarantine_folder, *refused, *kinds)
 
 
 def check_places(job: Job, plan: Plan) -> None:
@@ -109,8 +110,13 @@ def _check_folders(job: Job, output: Path) -> None:
             f"--extras {job.extras} lies in the output folder, where overlays on the source would "
             "be published; choose another"
         )
-    if job.audit is None:
+    if job.audit is None and job.quarantine is None:
         return
+    if resolved(job.quarantine_extras).is_relative_to(output):
+        raise UsageError(
+            f"what lies beside refused pictures would go to {job.quarantine_extras}, where it "
+            "would be published; choose another --quarantine"
+        )
     if resolved(job.quarantine_folder).is_relative_to(output):
         raise UsageError(
             f"--quarantine {job.quarantine_folder} lies in the output folder, where it would be "
@@ -127,6 +133,9 @@ def _beside(job: Job, plan: Plan) -> Iterator[tuple[str, Path]]:
         folders.append(("--write-detections", job.write_detections, SUFFIX[DETECTIONS]))
     if job.extras is not None:
         folders += [("--extras", job.extras / kind, SUFFIX[kind]) for kind in job.kinds]
+    if job.extras is not None and job.audit is not None and not job.is_stream:
+        refused = job.quarantine_extras
+        folders += [("--extras", refused / kind, SUFFIX[kind]) for kind in job.kinds]
     known = None if job.detections is None else resolved(job.detections)
     for option, folder, suffix in folders:
         base = resolved(folder)

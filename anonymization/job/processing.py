@@ -5,25 +5,37 @@ Fail closed: a result appears at its output path after everything else has been 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anonymization.anonymizer import Anonymizer, Decided
+from anonymization.detection.finds import Detections
 from anonymization.documents import KnownFinds, document_text, finds_to_document
 from anonymization.errors import BlurloopError
 from anonymization.files import check_output, sha256_of_file, sha256_of_json, write_output
 from anonymization.formats.picture import Picture, decode, encode
-from anonymization.job.audit import Visible, audited, lowest_score, still_visible
+from anonymization.job.audit import (
+    Visible,
+    audited,
+    counted,
+    lowest_score,
+    still_visible,
+    visible_finds,
+)
 from anonymization.job.inputs import Task, one_line, pixels_in, read_source, shown
-from anonymization.job.ledger import Ledger, LedgerError, Record
+from anonymization.job.ledger import Ledger, LedgerError, Record, is_file_of
 from anonymization.job.outputs import (
     DETECTIONS,
     INSTANCES,
@@ -62,6 +74,16 @@ class _Made:
     visible: list[Visible]
     sha256: str
     note: str | None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the ledger records of where a picture came from, and of what was done to it."""
+
+    sha256: str
+    size: int
+    changed_ns: int
+    work: str
 
 
 class Processor:
@@ -122,9 +144,11 @@ class Processor:
         start = time.monotonic()
         made = self._make(task, data, hashlib.sha256(data).hexdigest())
         if made.visible:
-            return Processed(self._result(task, made, QUARANTINED, start))
+            self._write_extras(task, made, only=(TO_EDIT,))
+            return Processed(self._result(task, made, QUARANTINED, start, output=None))
         self._write_extras(task, made)
-        return Processed(self._result(task, made, ANONYMIZED, start), content=made.content)
+        result = self._result(task, made, ANONYMIZED, start, output=task.target)
+        return Processed(result, content=made.content)
 
     def _to_file(self, task: Task, data: bytes | BlurloopError | None) -> Processed:
         start, options = time.monotonic(), self._options
@@ -135,42 +159,115 @@ class Processor:
             raise data
         content, changed_ns = (data, 0) if data is not None else read_source(task.source)
         sha256 = hashlib.sha256(content).hexdigest()
-        work = self._work(task)
+        source = _Source(sha256, len(content), changed_ns, self._work(task))
+        held, redone = None, False
         if options.resume and self._ledger is not None:
-            record = self._ledger.proves(task.name, source_sha256=sha256, work=work)
-            if record and self._extras_intact(task, record):
-                done = FileResult(task.shown, ALREADY_DONE, shown(task.target))
-                found, spared = record.detections, record.spared
-                return Processed(dataclasses.replace(done, detections=found, spared=spared))
+            same = {"source_sha256": sha256, "work": source.work}
+            held = None if options.overwrite else self._ledger.refused(task.name, **same)
+            before = self._done_before(task, self._ledger.proves(task.name, **same), held)
+            if before is not None:
+                return Processed(before)
+            redone = self._ledger.is_of_other_work(task.name, **same)
         with self._budget.hold(pixels_in(content)):
             made = self._make(task, content, sha256)
             self._go_on()
+            if held is not None and not made.visible:
+                seen = [Visible.from_dict(one) for one in held.visible]
+                made = dataclasses.replace(made, visible=seen)
             if made.visible:
-                return self._quarantine(task, made, start, replace=replace)
+                refused = self._quarantine(task, made, source, start, replace=replace)
+                return Processed(refused, redone=redone)
             thumbnail = self._thumbnail(made)
             extras = self._write_extras(task, made)
         self._go_on()
         write_output(task.target, made.content, overwrite=replace)
-        record = Record(
+        notes = self._taken_from_quarantine(task)
+        notes += self._recorded(self._record(task, made, source, extras))
+        notes += self._left_to_edit(task, extras)
+        beside = [shown(path) for path in self._extras(task).values()]
+        result = self._result(
+            task, made, ANONYMIZED, start, output=task.target, extras=beside, notes=notes
+        )
+        return Processed(result, thumbnail, redone=redone)
+
+    def _done_before(
+        self, task: Task, proven: Record | None, refused: Record | None
+    ) -> FileResult | None:
+        """Return the result of an earlier run that stands; None where the picture is to be made.
+
+        What the audit refused stays refused: with other noise it might pass by luck. Where
+        somebody moved it from quarantine to the output, that is a person's verdict.
+        """
+        if proven and (proven.visible or self._extras_intact(task, proven)):
+            note = "the audit refused it, and somebody moved it here"
+            return FileResult(
+                task.shown,
+                ALREADY_DONE,
+                shown(task.target),
+                detections=proven.detections,
+                spared=proven.spared,
+                notes=[note] if proven.visible else [],
+            )
+        where = self._options.quarantine / task.name
+        if refused is None or not is_file_of(where, refused.output_sha256):
+            return None
+        if not self._extras_intact(task, refused):
+            return None
+        seen = [Visible.from_dict(one) for one in refused.visible]
+        return FileResult(
+            task.shown,
+            QUARANTINED,
+            shown(where),
+            reason=f"{_reason(seen, where)} since an earlier run",
+            detections=refused.detections,
+            spared=refused.spared,
+            visible=refused.visible,
+            extras=[shown(path) for path in self._extras(task, refused=True).values()],
+        )
+
+    def _record(self, task: Task, made: _Made, source: _Source, extras: dict[str, str]) -> Record:
+        return Record(
             name=task.name,
-            source_sha256=sha256,
-            source_bytes=len(content),
-            source_mtime_ns=changed_ns,
+            source_sha256=source.sha256,
+            source_bytes=source.size,
+            source_mtime_ns=source.changed_ns,
             output_sha256=hashlib.sha256(made.content).hexdigest(),
-            work=work,
+            work=source.work,
             detections=self._counts(made.decided),
             spared=self._spared(made.decided),
             extras=extras,
+            visible=[one.to_dict() for one in made.visible],
         )
-        notes = self._recorded(record)
-        if TO_EDIT in self._extras(task) and TO_EDIT not in extras:
-            path = shown(self._extras(task)[TO_EDIT])
-            notes.append(
-                f"{path} was edited, or is of another run, and stays; --overwrite replaces it"
-            )
-        beside = [shown(path) for path in self._extras(task).values()]
-        result = self._result(task, made, ANONYMIZED, start, extras=beside, notes=notes)
-        return Processed(result, thumbnail)
+
+    def _left_to_edit(self, task: Task, extras: dict[str, str]) -> list[str]:
+        """Return what the operator should know of known regions that were not written."""
+        path = self._extras(task).get(TO_EDIT)
+        if path is None or TO_EDIT in extras:
+            return []
+        stays = "was edited, or is of another run, and stays; --overwrite replaces it"
+        return [f"{shown(path)} {stays}"]
+
+    def _taken_from_quarantine(self, task: Task) -> list[str]:
+        """Take away what this output's runs put into quarantine of a picture that is written now.
+
+        Nothing else: only what the ledger proves to be theirs. Return what the operator should
+        know of what stays.
+        """
+        where = self._options.quarantine / task.name
+        record = None if self._ledger is None else self._ledger.last(task.name)
+        if _same_file(where, task.file):
+            return []
+        if record is not None and record.visible:
+            beside = self._options.quarantine_extras
+            older = {beside / k / (task.name + SUFFIX[k]): k for k in SUFFIX}
+            proofs = {path: record.extras.get(kind) for path, kind in older.items()}
+            for path, sha256 in {where: record.output_sha256, **proofs}.items():
+                with contextlib.suppress(OSError):  # told of below
+                    if is_file_of(path, sha256):
+                        path.unlink()
+        if not os.path.lexists(where):
+            return []
+        return [f"an older copy stays in quarantine at {shown(where)}; take it away"]
 
     def _make(self, task: Task, data: bytes, sha256: str) -> _Made:
         """Decode, detect, decide, obscure, encode and look again."""
@@ -250,16 +347,25 @@ class Processor:
             outlines=decided.hidden_outlines,
         )
 
-    def _quarantine(self, task: Task, made: _Made, start: float, *, replace: bool) -> Processed:
+    def _quarantine(
+        self, task: Task, made: _Made, source: _Source, start: float, *, replace: bool
+    ) -> FileResult:
         """Write to quarantine; an older result at the output path is taken away where told to."""
         target = self._options.quarantine / task.name
         check_output(task.file, target, overwrite=replace)
+        extras = self._write_extras(task, made)
+        self._go_on()
         write_output(target, made.content, overwrite=replace)
         if replace:
             beside = (path for kind, path in self._extras(task).items() if kind != TO_EDIT)
             for older in (task.target, *beside):
                 older.unlink(missing_ok=True)
-        return Processed(self._result(task, made, QUARANTINED, start, output=target))
+        notes = self._recorded(self._record(task, made, source, extras))
+        notes += self._left_to_edit(task, extras)
+        shown_extras = [shown(path) for path in self._extras(task, refused=True).values()]
+        return self._result(
+            task, made, QUARANTINED, start, output=target, extras=shown_extras, notes=notes
+        )
 
     def _result(
         self,
@@ -268,16 +374,15 @@ class Processor:
         status: str,
         start: float,
         *,
-        output: Path | None = None,
+        output: Path | None,
         extras: list[str] | None = None,
         notes: list[str] | None = None,
     ) -> FileResult:
-        visible = len(made.visible)
         return FileResult(
             task.shown,
             status,
-            output=shown(output or task.target),
-            reason=f"the audit still sees {visible} objects" if visible else None,
+            output=None if output is None else shown(output),
+            reason=_reason(made.visible, output) if made.visible else None,
             width=made.picture.width,
             height=made.picture.height,
             detections=self._counts(made.decided),
@@ -307,13 +412,18 @@ class Processor:
         counts = Counter(names[int(i)] for i in decided.detections.class_ids)
         return dict(sorted(counts.items()))
 
-    def _extras(self, task: Task) -> dict[str, Path]:
-        """Return where each thing beside the picture goes."""
+    def _extras(self, task: Task, *, refused: bool = False) -> dict[str, Path]:
+        """Return where each thing beside the picture goes.
+
+        Beside one that the audit refused, overlays show what is still visible: they keep away
+        from those of pictures that passed. Known regions to edit are coordinates alone.
+        """
         options = self._options
         where = {}
         if options.extras is not None:
+            folder = options.quarantine_extras if refused else options.extras
             for kind in options.kinds:
-                where[kind] = options.extras / kind / (task.name + SUFFIX[kind])
+                where[kind] = folder / kind / (task.name + SUFFIX[kind])
         if options.write_detections is not None:
             where[TO_EDIT] = options.write_detections / (task.name + SUFFIX[DETECTIONS])
         return where
@@ -327,16 +437,20 @@ class Processor:
             return all(
                 path.is_file()
                 and (kind == TO_EDIT or sha256_of_file(path) == record.extras.get(kind))
-                for kind, path in self._extras(task).items()
+                for kind, path in self._extras(task, refused=bool(record.visible)).items()
             )
         except OSError:
             return False
 
-    def _write_extras(self, task: Task, made: _Made) -> dict[str, str]:
+    def _write_extras(
+        self, task: Task, made: _Made, *, only: Collection[str] | None = None
+    ) -> dict[str, str]:
         """Write what goes beside the picture; return the SHA-256 of each kind."""
         replace = self._options.overwrite or self._options.resume
         written = {}
-        for kind, target in self._extras(task).items():
+        for kind, target in self._extras(task, refused=bool(made.visible)).items():
+            if only is not None and kind not in only:
+                continue
             if kind == TO_EDIT and self._is_edited(task, target):
                 continue
             check_output(task.file, target, overwrite=replace)
@@ -362,12 +476,13 @@ class Processor:
         if kind in (DETECTIONS, TO_EDIT):
             return self._detections_json(task, made)
         if kind == INSTANCES:
+            drawn, given = self._drawn(made)
             numbers = instance_mask(
-                decided.drawn,
+                drawn,
                 anonymizer.taxonomy,
                 height,
                 width,
-                numbers=decided.owners + 1,
+                numbers=given,
                 mask_threshold=threshold,
                 outlines=decided.outlines,
             )
@@ -384,15 +499,28 @@ class Processor:
             return scaled_png(mask, self._options.mask_scale)
         return self._overlay(made)
 
+    def _drawn(self, made: _Made) -> tuple[Detections, NDArray[np.int64]]:
+        """Return what is drawn beside the picture, what the audit still sees last, and its numbers.
+
+        Numbers are those of the document: both sides of a find across the seam have one.
+        """
+        decided = made.decided
+        seen = visible_finds(made.visible, self._anonymizer.taxonomy)
+        first = len(decided.detections) + 1
+        numbers = np.concatenate([decided.owners + 1, np.arange(first, first + len(seen))])
+        return Detections.concatenate([decided.drawn, seen]), numbers
+
     def _overlay(self, made: _Made) -> bytes:
         on_source = self._options.overlay_on_source
         pixels = made.picture.pixels if on_source else self._decoded(made).pixels
+        finds, numbers = self._drawn(made)
         drawn = overlay(
             pixels,
-            made.decided.drawn,
+            finds,
             self._anonymizer.taxonomy,
-            numbers=made.decided.owners + 1,
+            numbers=numbers,
             spared={one.index: one.region for one in made.decided.spared},
+            visible=range(len(made.decided.drawn), len(finds)),
             mask_threshold=self._anonymizer.mask_threshold,
             outlines=made.decided.outlines,
         )
@@ -410,9 +538,13 @@ class Processor:
         return thumbnail(self._decoded(made).pixels)
 
     def _detections_json(self, task: Task, made: _Made) -> bytes:
+        """Return the document; what the audit still sees stands last in it, as finds to accept."""
+        taxonomy, found = self._anonymizer.taxonomy, made.decided.detections
+        finds = Detections.concatenate([found, visible_finds(made.visible, taxonomy)])
+        own = {i: outline for i, outline in made.decided.outlines.items() if i < len(found)}
         document = finds_to_document(
-            KnownFinds(made.decided.detections, made.decided.outlines),
-            self._anonymizer.taxonomy,
+            KnownFinds(finds, own),
+            taxonomy,
             name=task.name,
             width=made.picture.width,
             height=made.picture.height,
@@ -442,3 +574,16 @@ class Processor:
     def _go_on(self) -> None:
         if self._stop.is_set():
             raise StoppedError("interrupted before it was done; not written")
+
+
+def _same_file(path: Path, other: Path | None) -> bool:
+    try:
+        return other is not None and path.samefile(other)
+    except OSError:
+        return False
+
+
+def _reason(visible: Sequence[Visible], where: Path | None) -> str:
+    """Return why a picture is in quarantine, or nowhere, as on standard output."""
+    place = "nothing was written" if where is None else f"in quarantine at {shown(where)}"
+    return f"the audit still sees {counted(visible)}; {place}"

@@ -31,6 +31,7 @@ class Options:
             obscured.
         audit: How strictly to look again at what is written; None does not.
         quarantine: Where pictures go that the audit refuses.
+        quarantine_extras: Where goes what is written beside those.
         write_detections: Folder for detections files; None writes none.
         extras: Folder for what is written beside the pictures; None writes none.
         kinds: Which of `outputs.EXTRAS` go there.
@@ -47,6 +48,7 @@ class Options:
     recompress: int | None = None
     audit: AuditRule | None = None
     quarantine: Path = Path("quarantine")
+    quarantine_extras: Path = Path("quarantine-extras")
     write_detections: Path | None = None
     extras: Path | None = None
     kinds: tuple[str, ...] = ()
@@ -106,8 +108,10 @@ class Processed:
         result: For the report.
         thumbnail: Small JPEG of the anonymized picture, where a contact sheet is asked for.
         content: The anonymized file's bytes, where they were not written to a file.
+        redone: Whether `--resume` found a result that is proven but for options, model or code.
     """
 
     result: FileResult
     thumbnail: bytes | None = None
     content: bytes | None = None
+    redone: bool = False

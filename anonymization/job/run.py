@@ -92,7 +92,11 @@ def run(job: Job) -> int:
     for area in regions.without_picture([task.name for task in plan.tasks]):
         globs = ", ".join(map(repr, area.pictures))
         say(f"warning: region {area.name!r} is for no picture of this run: none matches {globs}")
-    _summarize(results)
+    _summarize(results, stream=job.is_stream)
+    redone = sum(processed.redone for processed in done.values())
+    if redone:
+        known = "" if job.detections is None else ", known regions"
+        say(f"{redone} done again: their results are of other options{known}, model or code")
     code = 128 + interruption.signal if interruption.signal else _exit_code(results)
     try:
         _write_reports(
@@ -195,6 +199,7 @@ def _processor(
         recompress=job.recompress,
         audit=job.audit,
         quarantine=job.quarantine_folder,
+        quarantine_extras=job.quarantine_extras,
         write_detections=job.write_detections,
         extras=job.extras,
         kinds=job.kinds,
@@ -258,7 +263,7 @@ def _options(job: Job) -> dict[str, Any]:
 def _stream(task: Task, processor: Processor) -> Processed:
     from anonymization.formats.picture import MAX_BYTES
     from anonymization.job.inputs import read_source
-    from anonymization.job.results import FAILED, FileResult, Processed
+    from anonymization.job.results import FAILED, QUARANTINED, FileResult, Processed
 
     if str(task.source) == STREAM:
         data = sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -286,7 +291,8 @@ def _stream(task: Task, processor: Processor) -> Processed:
             say(f"failed: {reason}")
             return Processed(FileResult(task.shown, FAILED, reason=reason))
     elif done.result.reason:
-        say(done.result.line)
+        line = done.result.line
+        say(f"not written{line.removeprefix(QUARANTINED)}" if line.startswith(QUARANTINED) else line)
     return done
 
 
@@ -329,8 +335,10 @@ def _left_out(plan: Plan) -> list[FileResult]:
     return unreadable + skipped
 
 
-def _summarize(results: list[FileResult]) -> None:
-    from anonymization.job.results import ANONYMIZED, FAILED, SKIPPED, STATUSES
+def _summarize(results: list[FileResult], *, stream: bool) -> None:
+    from anonymization.job.results import ANONYMIZED, FAILED, QUARANTINED, SKIPPED, STATUSES
+
+    words = {QUARANTINED: "refused by the audit"} if stream else {}
 
     counts = Counter(result.status for result in results)
     found: Counter[str] = Counter()
@@ -340,7 +348,7 @@ def _summarize(results: list[FileResult]) -> None:
     kinds = kinds_of((r.input, r.reason or "") for r in results if r.status == SKIPPED)
     always = (ANONYMIZED, FAILED, SKIPPED)
     said = [
-        f"{counts[status]} {status.replace('_', ' ')}"
+        f"{counts[status]} {words.get(status, status.replace('_', ' '))}"
         + (f" ({kinds})" if status == SKIPPED and kinds else "")
         for status in STATUSES
         if counts[status] or status in always

@@ -226,7 +226,7 @@ def test_the_audit_sends_what_is_still_visible_to_quarantine(
     assert entry["status"] == "quarantined"
     assert entry["visible"][0]["box"] == [60, 20, 90, 50]
     assert entry["visible"][0]["covered"] == 0
-    assert "the audit still sees 1 objects" in capsys.readouterr().err
+    assert "the audit still sees 1 face; in quarantine at " in capsys.readouterr().err
     assert run(*said, "--threshold", "face=0.3", "--overwrite") == 0
     assert names(tmp_path / "out") == ["a.png"]
 
