@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,14 +144,19 @@ class KnownRegions:
 
 
 def _read(path: Path) -> Any:
+    text = ""
     try:
         if path.stat().st_size > FILE_MAX_BYTES:
             raise KnownRegionsError(f"{path} is larger than {FILE_MAX_BYTES} bytes")
-        return parse_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return parse_json(text)
     except FileNotFoundError as error:
         raise KnownRegionsError(
             f"{path} is missing; write it with --write-detections, or give an empty list of finds "
             "for a picture that has nothing to hide"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise KnownRegionsError(f"{path} is not readable JSON: {error}") from error
+        left = re.search(r",\s*[\]}]", text)
+        line = text.count("\n", 0, left.start()) + 1 if left else 0
+        hint = f"; line {line} ends in a comma, and nothing follows: remove it" if left else ""
+        raise KnownRegionsError(f"{path} is not readable JSON: {error}{hint}") from error

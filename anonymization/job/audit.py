@@ -84,6 +84,23 @@ class Visible:
         return cls(str(values["class"]), score, (x0, y0, x1, y1), covered)
 
 
+def without_copies(visible: Sequence[Visible], width: int) -> list[Visible]:
+    """Leave one of each two sides of what lies across a panorama's seam, a width apart.
+
+    >>> sides = [Visible("face", 0.5, (x, 0, x + 9, 9), 0.1) for x in (95.0, -5.0)]
+    >>> [one.box for one in without_copies(sides, 100)]
+    [(95.0, 0, 104.0, 9)]
+    """
+    kept: list[Visible] = []
+    for one in visible:
+        x0, *rest = one.box
+        moved = {round(x0 + by, 1) for by in (width, -width)}
+        same = (k for k in kept if (k.class_name, k.score) == (one.class_name, one.score))
+        if not any(k.box[0] in moved and (k.box[1], k.box[3]) == (rest[0], rest[2]) for k in same):
+            kept.append(one)
+    return kept
+
+
 def visible_finds(visible: Sequence[Visible], taxonomy: Taxonomy) -> Detections:
     """Return what the audit still sees as finds of their own, whose whole boxes are hidden.
 

@@ -27,8 +27,8 @@ DETECTIONS, INSTANCES, MASK, OVERLAY = "detections", "instances", "mask", "overl
 EXTRAS = (DETECTIONS, INSTANCES, MASK, OVERLAY)
 SUFFIX = {DETECTIONS: ".json", INSTANCES: ".png", MASK: ".png", OVERLAY: ".jpg"}
 FINDS_MAX = 2**16 - 1
-LABEL_MAX = 1.0
-"""Largest font scale of an overlay: letters of some 22 pixels, also on a panorama."""
+LABEL_MAX = 0.6
+"""Largest font scale of an overlay: letters of some 13 pixels, also on a panorama."""
 EDGE_MAX = 4
 """Widest edge that an overlay draws, in pixels."""
 OVERLAY_QUALITY = 90

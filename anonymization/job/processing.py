@@ -33,6 +33,7 @@ from anonymization.job.audit import (
     lowest_score,
     still_visible,
     visible_finds,
+    without_copies,
 )
 from anonymization.job.inputs import Task, one_line, pixels_in, read_source, shown
 from anonymization.job.ledger import Ledger, LedgerError, Record, is_file_of
@@ -336,7 +337,7 @@ class Processor:
             height=again.height,
             view=view,
         )
-        return still_visible(
+        seen = still_visible(
             looked_at.hidden,
             decided.hidden,
             anonymizer.taxonomy,
@@ -346,6 +347,7 @@ class Processor:
             mask_threshold=anonymizer.mask_threshold,
             outlines=decided.hidden_outlines,
         )
+        return without_copies(seen, again.width)
 
     def _quarantine(
         self, task: Task, made: _Made, source: _Source, start: float, *, replace: bool

@@ -292,7 +292,9 @@ def _stream(task: Task, processor: Processor) -> Processed:
             return Processed(FileResult(task.shown, FAILED, reason=reason))
     elif done.result.reason:
         line = done.result.line
-        say(f"not written{line.removeprefix(QUARANTINED)}" if line.startswith(QUARANTINED) else line)
+        say(
+            f"not written{line.removeprefix(QUARANTINED)}" if line.startswith(QUARANTINED) else line
+        )
     return done
 
 

@@ -7,7 +7,14 @@ import numpy as np
 from anonymization.anonymizer import Anonymizer
 from anonymization.bundle import Bundle
 from anonymization.detection.finds import Detections
-from anonymization.job.audit import AuditRule, audited, still_visible
+from anonymization.job.audit import (
+    AuditRule,
+    Visible,
+    audited,
+    still_visible,
+    visible_finds,
+    without_copies,
+)
 from anonymization.settings import DEFAULT_TAXONOMY as TAXONOMY
 from anonymization.settings import Settings
 from anonymization.taxonomy import Taxonomy
@@ -55,6 +62,27 @@ def test_a_large_object_under_cells_made_for_small_ones_is_visible() -> None:
     large = find([50, 50, 350, 350], FACE)
     assert visible(large, small) == [0.0]
     assert visible(find([60, 60, 80, 80], FACE), small) == []
+
+
+def test_a_find_across_the_seam_of_a_panorama_is_listed_once() -> None:
+    both = find([380, 100, 420, 140], FACE), find([-20, 100, 20, 140], FACE)
+    found = Detections.concatenate([*both, find([180, 100, 220, 140], FACE)])
+    listed = still_visible(
+        found, Detections.empty(), TAXONOMY, 400, 400, rule=AuditRule(), mask_threshold=0.4
+    )
+    assert [one.box[0] for one in without_copies(listed, 400)] == [380, 180]
+
+
+def test_what_is_visible_is_a_find_of_both_boxes_that_saw_it() -> None:
+    merged = np.float32([[50, 80, 90, 130]])
+    seen = replace(find([60, 100, 100, 140], FACE), merged_xyxy=merged)
+    (one,) = still_visible(
+        seen, Detections.empty(), TAXONOMY, 400, 400, rule=AuditRule(), mask_threshold=0.4
+    )
+    again = visible_finds([Visible.from_dict(one.to_dict())], TAXONOMY)
+    assert again.boxes_xyxy.tolist() == [[50, 80, 100, 140]]
+    assert again.sources == ("audit",)
+    assert visible(seen, again) == []
 
 
 def test_finds_are_looked_at_from_a_share_of_their_threshold(constant_bundle: Bundle) -> None:

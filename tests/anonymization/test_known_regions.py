@@ -276,6 +276,14 @@ def test_a_find_with_a_key_given_twice_is_refused(tmp_path: Path) -> None:
         KnownRegions(tmp_path / "a.json")
 
 
+def test_the_comma_that_a_deleted_last_line_leaves_is_named(tmp_path: Path) -> None:
+    lines = document_text(written(network_finds())).splitlines()
+    del lines[8]
+    (tmp_path / "a.json").write_text("\n".join(lines))
+    with pytest.raises(KnownRegionsError, match="line 8 ends in a comma, and nothing follows"):
+        KnownRegions(tmp_path / "a.json")
+
+
 def test_a_box_that_was_moved_is_hidden_besides_the_outline_that_was_not() -> None:
     values = written(network_finds())
     before = hidden(read(values))

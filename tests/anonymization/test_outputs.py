@@ -53,7 +53,7 @@ def test_labels_stay_readable_on_a_panorama() -> None:
     one = Detections.from_boxes([[4000, 1000, 4100, 1100]], class_ids=[2])
     drawn = overlay(pixels, one, DEFAULT_TAXONOMY)
     rows = np.flatnonzero(drawn[:990].any(axis=(1, 2)))
-    assert 20 < np.ptp(rows) < 45
+    assert 12 < np.ptp(rows) < 30
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "<script>alert(1)</script>.jpg"])
