@@ -12,19 +12,15 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from anonymization.anonymizer import Anonymizer, Decided
-from anonymization.detection.finds import Detections
-from anonymization.documents import KnownFinds, document_text, finds_to_document
+from anonymization.documents import KnownFinds
 from anonymization.errors import BlurloopError
-from anonymization.files import check_output, sha256_of_file, sha256_of_json, write_output
+from anonymization.files import check_output, sha256_of_json, write_output
 from anonymization.formats.picture import Picture, decode, encode
 from anonymization.job.audit import (
     Visible,
@@ -32,21 +28,13 @@ from anonymization.job.audit import (
     counted,
     lowest_score,
     still_visible,
-    visible_finds,
     without_copies,
 )
+from anonymization.job.beside import Beside, Made, decoded
 from anonymization.job.inputs import Task, one_line, pixels_in, read_source, shown
 from anonymization.job.ledger import Ledger, LedgerError, Record, is_file_of
 from anonymization.job.outputs import (
-    DETECTIONS,
-    INSTANCES,
-    MASK,
     SUFFIX,
-    binary_mask,
-    instance_mask,
-    overlay,
-    overlay_jpeg,
-    scaled_png,
 )
 from anonymization.job.results import (
     ALREADY_DONE,
@@ -63,18 +51,6 @@ from anonymization.obscuring.region import Region, hidden_parts
 from anonymization.panorama.gpano import ChosenProjection
 from anonymization.panorama.projection import Equirectangular
 from anonymization.pipeline import Budget, StoppedError
-
-
-@dataclass(frozen=True)
-class _Made:
-    """An anonymized picture that is not written yet."""
-
-    content: bytes
-    picture: Picture
-    decided: Decided
-    visible: list[Visible]
-    sha256: str
-    note: str | None
 
 
 @dataclass(frozen=True)
@@ -107,6 +83,7 @@ class Processor:
         self._budget = budget
         self._known = known
         self._ledger = ledger
+        self._beside = Beside(anonymizer, options, ledger)
 
     def __call__(self, loaded: tuple[Task, bytes | BlurloopError | None]) -> Processed:
         """Anonymize one task of a plan; what goes wrong is in the result."""
@@ -145,9 +122,9 @@ class Processor:
         start = time.monotonic()
         made = self._make(task, data, hashlib.sha256(data).hexdigest())
         if made.visible:
-            self._write_extras(task, made, only=(TO_EDIT,))
+            self._beside.write(task, made, only=(TO_EDIT,))
             return Processed(self._result(task, made, QUARANTINED, start, output=None))
-        self._write_extras(task, made)
+        self._beside.write(task, made)
         result = self._result(task, made, ANONYMIZED, start, output=task.target)
         return Processed(result, content=made.content)
 
@@ -179,13 +156,13 @@ class Processor:
                 refused = self._quarantine(task, made, source, start, replace=replace)
                 return Processed(refused, redone=redone)
             thumbnail = self._thumbnail(made)
-            extras = self._write_extras(task, made)
+            extras = self._beside.write(task, made)
         self._go_on()
         write_output(task.target, made.content, overwrite=replace)
         notes = self._taken_from_quarantine(task)
         notes += self._recorded(self._record(task, made, source, extras))
-        notes += self._left_to_edit(task, extras)
-        beside = [shown(path) for path in self._extras(task).values()]
+        notes += self._beside.left_to_edit(task, extras)
+        beside = [shown(path) for path in self._beside.places(task).values()]
         result = self._result(
             task, made, ANONYMIZED, start, output=task.target, extras=beside, notes=notes
         )
@@ -199,7 +176,7 @@ class Processor:
         What the audit refused stays refused: with other noise it might pass by luck. Where
         somebody moved it from quarantine to the output, that is a person's verdict.
         """
-        if proven and (proven.visible or self._extras_intact(task, proven)):
+        if proven and (proven.visible or self._beside.is_intact(task, proven)):
             note = "the audit refused it, and somebody moved it here"
             return FileResult(
                 task.shown,
@@ -212,7 +189,7 @@ class Processor:
         where = self._options.quarantine / task.name
         if refused is None or not is_file_of(where, refused.output_sha256):
             return None
-        if not self._extras_intact(task, refused):
+        if not self._beside.is_intact(task, refused):
             return None
         seen = [Visible.from_dict(one) for one in refused.visible]
         return FileResult(
@@ -223,10 +200,10 @@ class Processor:
             detections=refused.detections,
             spared=refused.spared,
             visible=refused.visible,
-            extras=[shown(path) for path in self._extras(task, refused=True).values()],
+            extras=[shown(path) for path in self._beside.places(task, refused=True).values()],
         )
 
-    def _record(self, task: Task, made: _Made, source: _Source, extras: dict[str, str]) -> Record:
+    def _record(self, task: Task, made: Made, source: _Source, extras: dict[str, str]) -> Record:
         return Record(
             name=task.name,
             source_sha256=source.sha256,
@@ -239,14 +216,6 @@ class Processor:
             extras=extras,
             visible=[one.to_dict() for one in made.visible],
         )
-
-    def _left_to_edit(self, task: Task, extras: dict[str, str]) -> list[str]:
-        """Return what the operator should know of known regions that were not written."""
-        path = self._extras(task).get(TO_EDIT)
-        if path is None or TO_EDIT in extras:
-            return []
-        stays = "was edited, or is of another run, and stays; --overwrite replaces it"
-        return [f"{shown(path)} {stays}"]
 
     def _taken_from_quarantine(self, task: Task) -> list[str]:
         """Take away what this output's runs put into quarantine of a picture that is written now.
@@ -270,7 +239,7 @@ class Processor:
             return []
         return [f"an older copy stays in quarantine at {shown(where)}; take it away"]
 
-    def _make(self, task: Task, data: bytes, sha256: str) -> _Made:
+    def _make(self, task: Task, data: bytes, sha256: str) -> Made:
         """Decode, detect, decide, obscure, encode and look again."""
         anonymizer = self._anonymizer
         picture = decode(
@@ -302,7 +271,7 @@ class Processor:
             picture, hidden, recompress=self._options.recompress, hidden=hidden_parts(regions)
         )
         visible = self._audit(task, content, decided, view)
-        return _Made(content, picture, decided, visible, sha256, view.warning)
+        return Made(content, picture, decided, visible, sha256, view.warning)
 
     def _finds(
         self, task: Task, picture: Picture, sha256: str, view: ChosenProjection
@@ -350,21 +319,21 @@ class Processor:
         return without_copies(seen, again.width)
 
     def _quarantine(
-        self, task: Task, made: _Made, source: _Source, start: float, *, replace: bool
+        self, task: Task, made: Made, source: _Source, start: float, *, replace: bool
     ) -> FileResult:
         """Write to quarantine; an older result at the output path is taken away where told to."""
         target = self._options.quarantine / task.name
         check_output(task.file, target, overwrite=replace)
-        extras = self._write_extras(task, made)
+        extras = self._beside.write(task, made)
         self._go_on()
         write_output(target, made.content, overwrite=replace)
         if replace:
-            beside = (path for kind, path in self._extras(task).items() if kind != TO_EDIT)
+            beside = (path for kind, path in self._beside.places(task).items() if kind != TO_EDIT)
             for older in (task.target, *beside):
                 older.unlink(missing_ok=True)
         notes = self._recorded(self._record(task, made, source, extras))
-        notes += self._left_to_edit(task, extras)
-        shown_extras = [shown(path) for path in self._extras(task, refused=True).values()]
+        notes += self._beside.left_to_edit(task, extras)
+        shown_extras = [shown(path) for path in self._beside.places(task, refused=True).values()]
         return self._result(
             task, made, QUARANTINED, start, output=target, extras=shown_extras, notes=notes
         )
@@ -372,7 +341,7 @@ class Processor:
     def _result(
         self,
         task: Task,
-        made: _Made,
+        made: Made,
         status: str,
         start: float,
         *,
@@ -414,148 +383,12 @@ class Processor:
         counts = Counter(names[int(i)] for i in decided.detections.class_ids)
         return dict(sorted(counts.items()))
 
-    def _extras(self, task: Task, *, refused: bool = False) -> dict[str, Path]:
-        """Return where each thing beside the picture goes.
-
-        Beside one that the audit refused, overlays show what is still visible: they keep away
-        from those of pictures that passed. Known regions to edit are coordinates alone.
-        """
-        options = self._options
-        where = {}
-        if options.extras is not None:
-            folder = options.quarantine_extras if refused else options.extras
-            for kind in options.kinds:
-                where[kind] = folder / kind / (task.name + SUFFIX[kind])
-        if options.write_detections is not None:
-            where[TO_EDIT] = options.write_detections / (task.name + SUFFIX[DETECTIONS])
-        return where
-
-    def _extras_intact(self, task: Task, record: Record) -> bool:
-        """Tell whether what lies beside a picture is what the recorded run wrote there.
-
-        Known regions that are written to be edited may be another's work by now.
-        """
-        try:
-            return all(
-                path.is_file()
-                and (kind == TO_EDIT or sha256_of_file(path) == record.extras.get(kind))
-                for kind, path in self._extras(task, refused=bool(record.visible)).items()
-            )
-        except OSError:
-            return False
-
-    def _write_extras(
-        self, task: Task, made: _Made, *, only: Collection[str] | None = None
-    ) -> dict[str, str]:
-        """Write what goes beside the picture; return the SHA-256 of each kind."""
-        replace = self._options.overwrite or self._options.resume
-        written = {}
-        for kind, target in self._extras(task, refused=bool(made.visible)).items():
-            if only is not None and kind not in only:
-                continue
-            if kind == TO_EDIT and self._is_edited(task, target):
-                continue
-            check_output(task.file, target, overwrite=replace)
-            content = self._extra(kind, task, made)
-            write_output(target, content, overwrite=replace)
-            written[kind] = hashlib.sha256(content).hexdigest()
-        return written
-
-    def _is_edited(self, task: Task, path: Path) -> bool:
-        """Tell whether known regions are not as the recorded run wrote them, and are kept.
-
-        Where no run is recorded, too: nobody knows whose work they are.
-        """
-        if self._options.overwrite or self._ledger is None or not path.is_file():
-            return False
-        record = self._ledger.last(task.name)
-        return record is None or sha256_of_file(path) != record.extras.get(TO_EDIT)
-
-    def _extra(self, kind: str, task: Task, made: _Made) -> bytes:
-        anonymizer, decided = self._anonymizer, made.decided
-        height, width = made.picture.height, made.picture.width
-        threshold = anonymizer.mask_threshold
-        if kind in (DETECTIONS, TO_EDIT):
-            return self._detections_json(task, made)
-        if kind == INSTANCES:
-            drawn, given = self._drawn(made)
-            numbers = instance_mask(
-                drawn,
-                anonymizer.taxonomy,
-                height,
-                width,
-                numbers=given,
-                mask_threshold=threshold,
-                outlines=decided.outlines,
-            )
-            return scaled_png(numbers, self._options.mask_scale)
-        if kind == MASK:
-            mask = binary_mask(
-                decided.hidden,
-                anonymizer.taxonomy,
-                height,
-                width,
-                mask_threshold=threshold,
-                outlines=decided.hidden_outlines,
-            )
-            return scaled_png(mask, self._options.mask_scale)
-        return self._overlay(made)
-
-    def _drawn(self, made: _Made) -> tuple[Detections, NDArray[np.int64]]:
-        """Return what is drawn beside the picture, what the audit still sees last, and its numbers.
-
-        Numbers are those of the document: both sides of a find across the seam have one.
-        """
-        decided = made.decided
-        seen = visible_finds(made.visible, self._anonymizer.taxonomy)
-        first = len(decided.detections) + 1
-        numbers = np.concatenate([decided.owners + 1, np.arange(first, first + len(seen))])
-        return Detections.concatenate([decided.drawn, seen]), numbers
-
-    def _overlay(self, made: _Made) -> bytes:
-        on_source = self._options.overlay_on_source
-        pixels = made.picture.pixels if on_source else self._decoded(made).pixels
-        finds, numbers = self._drawn(made)
-        drawn = overlay(
-            pixels,
-            finds,
-            self._anonymizer.taxonomy,
-            numbers=numbers,
-            spared={one.index: one.region for one in made.decided.spared},
-            visible=range(len(made.decided.drawn), len(finds)),
-            mask_threshold=self._anonymizer.mask_threshold,
-            outlines=made.decided.outlines,
-        )
-        return overlay_jpeg(drawn)
-
-    def _decoded(self, made: _Made) -> Picture:
-        limit = self._anonymizer.max_pixels
-        return decode(made.content, name="anonymized picture", max_pixels=limit)
-
-    def _thumbnail(self, made: _Made) -> bytes | None:
+    def _thumbnail(self, made: Made) -> bytes | None:
         if not self._options.contact_sheet:
             return None
         from anonymization.job.contact_sheet import thumbnail
 
-        return thumbnail(self._decoded(made).pixels)
-
-    def _detections_json(self, task: Task, made: _Made) -> bytes:
-        """Return the document; what the audit still sees stands last in it, as finds to accept."""
-        taxonomy, found = self._anonymizer.taxonomy, made.decided.detections
-        finds = Detections.concatenate([found, visible_finds(made.visible, taxonomy)])
-        own = {i: outline for i, outline in made.decided.outlines.items() if i < len(found)}
-        document = finds_to_document(
-            KnownFinds(finds, own),
-            taxonomy,
-            name=task.name,
-            width=made.picture.width,
-            height=made.picture.height,
-            sha256=made.sha256,
-            bundle=self._options.bundle,
-            mask_threshold=self._anonymizer.mask_threshold,
-            spared={one.index: one.region for one in made.decided.spared},
-        )
-        return document_text(document).encode()
+        return thumbnail(decoded(made, self._anonymizer.max_pixels).pixels)
 
     def _work(self, task: Task) -> str:
         """Return the digest of everything that decides what this picture's result looks like."""
