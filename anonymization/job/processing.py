@@ -138,10 +138,11 @@ class Processor:
         content, changed_ns = (data, 0) if data is not None else read_source(task.source)
         sha256 = hashlib.sha256(content).hexdigest()
         source = _Source(sha256, len(content), changed_ns, self._work(task))
+        same = {"source_sha256": sha256, "work": source.work}
         held, redone = None, False
+        if self._ledger is not None and not options.overwrite:
+            held = self._ledger.refused(task.name, **same)
         if options.resume and self._ledger is not None:
-            same = {"source_sha256": sha256, "work": source.work}
-            held = None if options.overwrite else self._ledger.refused(task.name, **same)
             before = self._done_before(task, self._ledger.proves(task.name, **same), held)
             if before is not None:
                 return Processed(before)

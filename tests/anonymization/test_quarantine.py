@@ -147,6 +147,19 @@ def test_resume_keeps_in_quarantine_what_is_unchanged(
     assert names(Path("out")) == ["x/a.png"]
 
 
+def test_the_same_command_again_does_not_let_a_refused_picture_pass_by_luck(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("--audit") == 3
+    blind(monkeypatch)
+    assert run("--audit") == 1  # its copy in quarantine is not replaced unless told
+    assert "out-quarantine/x/a.png exists" in entry()["reason"]
+    Path("out-quarantine/x/a.png").unlink()
+    assert run("--audit") == 3
+    assert names(Path("out")) == []
+    assert run("--audit", "--overwrite") == 0
+
+
 def test_resume_tries_again_with_other_options_or_with_a_document(run: Run) -> None:
     assert run("--audit", "--write-detections", "known") == 3
     assert run("--audit", "--resume", "--set", "face.margin=0.2") == 3
