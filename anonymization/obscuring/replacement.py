@@ -141,7 +141,12 @@ def coarse_grid(crop: Pixels, *, cell_px: float, noise: CellNoise) -> Pixels:
     height, width = crop.shape[:2]
     columns, rows = max(1, int(width / cell_px)), max(1, int(height / cell_px))
     means = _averaged(crop, rows, columns)
-    added, scale, step = noise.take(means.shape), noise.scale, noise.step
+    scale, step = noise.scale, noise.step
+    colours = means.shape[2] if means.ndim == 3 else 1
+    # One number for all channels of a cell: numbers of their own would tint it.
+    added = noise.take(means.shape[:2])
+    if means.ndim == 3:
+        added = np.repeat(added[..., None], colours, axis=2)
     if crop.dtype == np.float32:
         return np.clip(np.floor((means + added) / step) * step, 0, scale).astype(np.float32)
     # Cut at both ends by OpenCV; then what is less than a step goes.
@@ -150,6 +155,8 @@ def coarse_grid(crop: Pixels, *, cell_px: float, noise: CellNoise) -> Pixels:
     if scale < TOP[crop.dtype]:  # of a camera with fewer bits
         np.minimum(grid, crop.dtype.type(scale), out=grid)
     grid &= crop.dtype.type(scale + 1 - step)
+    if colours in (2, 4):  # what was opaque stays so: alpha is rounded up
+        grid[..., -1] |= crop.dtype.type(step - 1)
     return grid
 
 

@@ -322,6 +322,20 @@ def test_noise_and_levels_are_those_of_the_bits_that_a_camera_uses(method: str) 
     assert bright[20:50, 10:50].min() > 3500
 
 
+@pytest.mark.parametrize("method", ["blur", "pixelate"])
+def test_what_is_gray_stays_gray_and_what_is_opaque_stays_opaque(method: str) -> None:
+    """Noise of its own for each channel made dark cars violet and green."""
+    spec, finds = taxonomy(ClassSpec("box", "box", method, margin=0.0)), one([0, 0, 60, 40])
+    pixels = np.full((40, 60, 4), 90, np.uint8)
+    pixels[..., 3] = 255
+    done = obscure(pixels, finds, spec).astype(int)
+    assert (done[..., 3] == 255).all()
+    assert (done[..., :3].max(axis=2) == done[..., :3].min(axis=2)).all()
+    assert np.ptp(done[..., 0]) > 0  # there is noise
+    seen = obscure(np.full((40, 60, 2), 90, np.uint8), finds, spec)
+    assert np.abs(seen[..., 1].astype(int) - 90).max() < 40  # half see-through stays about so
+
+
 def test_solid_is_black_in_every_colour_model_and_never_see_through() -> None:
     spec, finds = taxonomy(ClassSpec("box", "box", "solid", margin=0.0)), one([2, 2, 8, 8])
     black = {(9, 9): 0, (9, 9, 2): [0, 255], (9, 9, 3): [0] * 3, (9, 9, 4): [0, 0, 0, 255]}
