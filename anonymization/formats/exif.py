@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from anonymization.formats.directories import LONG, SHORT, Directory, Entry, Layout, Nested
-from anonymization.formats.text import is_text
+from anonymization.formats.text import has_code_word, is_cut_code, is_text
 
 HEADER = b"Exif\x00\x00"
 MAX_BYTES = 65527
@@ -20,8 +20,15 @@ ORIENTATION = 0x0112
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 _THUMBNAIL, _THUMBNAIL_BYTES, _COMPRESSION = 0x0201, 0x0202, 0x0103
 _SECOND_BYTES = 2 + 3 * 12 + 4
-_NUMBERS_MAX_BYTES = 256
-"""No array of numbers that is kept needs more; raw pixels do."""
+_COUNTS = {
+    **{0x013E: 2, 0x013F: 6, 0x0211: 3, 0x0214: 6, 0x8827: 3, 0x9214: 4, 0xA214: 2, 0xA432: 4},
+    **{0xA461: 2, 0x0002: 3, 0x0004: 3, 0x0007: 3, 0x0014: 3, 0x0016: 3},
+}
+"""Most numbers of a field that has more than one; raw pixels need hundreds, in one or in many."""
+
+_PATTERN = 0xA302
+_PATTERN_MAX_BYTES = 68
+"""A camera's colour filter array of 8 x 8."""
 
 _FIRST = frozenset(
     {0x010E, 0x010F, 0x0110, ORIENTATION, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132}
@@ -130,13 +137,26 @@ def from_directories(data: bytes, first: Directory, layout: Layout) -> Exif:
     camera, _ = layout.read(data, layout.pointer(first.get(_EXIF)))
     position, _ = layout.read(data, layout.pointer(first.get(_GPS)))
     compatibility, _ = layout.read(data, layout.pointer(camera.get(_INTEROPERABILITY)))
-    return Exif(
-        layout.order,
+    found = (
         allowed(first, _FIRST),
         allowed(camera, _CAMERA),
         allowed(position, _POSITION),
         allowed(compatibility, _COMPATIBILITY),
     )
+    if is_cut_code(_text(tag, entry) for fields in found for tag, entry in fields.items()):
+        first, camera, position, compatibility = map(_without_code, found)
+        found = (first, camera, position, compatibility)
+    return Exif(layout.order, *found)
+
+
+def _text(tag: int, entry: Entry) -> str:
+    wide = tag in _UTF16_TEXT or (tag in _CODED_TEXT and entry[2].startswith(b"UNICODE"))
+    return (entry[2].replace(b"\x00", b"") if wide else entry[2]).decode("latin-1")
+
+
+def _without_code(fields: Directory) -> Directory:
+    """Leave out texts with words as long as those of code, which may be cut over many fields."""
+    return {tag: entry for tag, entry in fields.items() if not has_code_word(_text(tag, entry))}
 
 
 def allowed(fields: Directory, tags: frozenset[int]) -> Directory:
@@ -145,7 +165,7 @@ def allowed(fields: Directory, tags: frozenset[int]) -> Directory:
 
 
 def _is_harmless(tag: int, entry: Entry) -> bool:
-    kind, _, value = entry
+    kind, count, value = entry
     if tag in _CODED_TEXT and kind in (2, 7):
         coded = value[8:] if kind == 7 else value
         wide = value.startswith(b"UNICODE")
@@ -155,8 +175,8 @@ def _is_harmless(tag: int, entry: Entry) -> bool:
     if kind in (2, 129):
         return is_text(value)
     if kind in (1, 6, 7):
-        return len(value) <= (68 if tag == 0xA302 else 8)
-    return len(value) <= _NUMBERS_MAX_BYTES
+        return len(value) <= (_PATTERN_MAX_BYTES if tag == _PATTERN else 8)
+    return count <= _COUNTS.get(tag, 1)
 
 
 def _second(thumbnail: bytes, layout: Layout, at: int) -> bytes:

@@ -1,28 +1,49 @@
-"""ICC profiles: rewritten with the tags that colour management reads (ICC.1:2022, section 9)."""
+"""ICC profiles: rewritten with the tags that colour management reads (ICC.1:2022, section 9).
+
+A tag stays once, with a type that it may have, of no more bytes than that type needs; texts are
+looked at as any other. Tables hold what they hold: nobody can tell colours from pixels.
+"""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+
+from anonymization.formats.icc_text import texts_of, without_code
+from anonymization.formats.text import is_cut_code
 
 MAX_BYTES = 4 * 2**20
 """CMYK profiles with their tables take one to two megabytes."""
 
 _HEADER_BYTES = 128
-_TAGS = frozenset(
-    b"rXYZ gXYZ bXYZ rTRC gTRC bTRC kTRC wtpt bkpt chad lumi meas tech view vued cprt desc dmnd"
-    b" dmdd A2B0 A2B1 A2B2 B2A0 B2A1 B2A2 D2B0 D2B1 D2B2 D2B3 B2D0 B2D1 B2D2 B2D3 gamt cicp chrm"
-    b" targ clro clrt rig0 rig2".split()
-)
-_TYPES = frozenset(
-    b"XYZ_ curv para sf32 text desc mluc sig_ view meas mft1 mft2 mAB_ mBA_ cicp chrm clro mpet"
-    .split()
-)  # fmt: skip
-"""With an underscore for the space that fills four letters."""
+_KINDS = {
+    "rXYZ gXYZ bXYZ wtpt bkpt lumi": "XYZ",
+    "rTRC gTRC bTRC kTRC": "curv para",
+    "A2B0 A2B1 A2B2 B2A0 B2A1 B2A2 gamt": "mft1 mft2 mAB mBA",
+    "D2B0 D2B1 D2B2 D2B3 B2D0 B2D1 B2D2 B2D3": "mpet",
+    "cprt desc dmnd dmdd vued targ": "text desc mluc",
+    "tech rig0 rig2": "sig",
+    **{name: name for name in ("view", "meas", "cicp", "chrm", "clro")},
+    "chad": "sf32",
+}
+_ALLOWED = {
+    name.encode(): frozenset(kind.ljust(4).encode() for kind in kinds.split())
+    for names, kinds in _KINDS.items()
+    for name in names.split()
+}
+"""Types that each tag may have, as four bytes."""
 
-_TABLES = (b"mft1", b"mft2", b"mAB_", b"mBA_", b"curv", b"mpet")
+_MAX_BYTES = {
+    **{b"XYZ ": 20, b"sig ": 12, b"view": 36, b"meas": 36, b"cicp": 12, b"sf32": 44, b"para": 40},
+    **{b"chrm": 12 + 8 * 4, b"clro": 12 + 16, b"curv": 12 + 2 * 4096},
+}
+"""Bytes of the types that are numbers: of one colour, nine numbers, four primaries, ..."""
+
+_TEXT = (b"text", b"desc", b"mluc")
+_TEXTS_MAX_BYTES = 16384
+"""Of all texts of a profile: one in thirty languages takes a few thousand."""
+
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"WEBPVP8", b"ftypmp4", b"ftypheic")
-_VALUE_MAX_BYTES = 16384
-"""Of a tag that is no table; descriptions in many languages take a few thousand."""
 
 
 def clean_icc(profile: bytes) -> bytes:
@@ -32,20 +53,33 @@ def clean_icc(profile: bytes) -> bytes:
     (count,) = struct.unpack_from(">I", profile, _HEADER_BYTES)
     if count > 100 or _HEADER_BYTES + 4 + 12 * count > len(profile):
         return b""
-    kept: list[tuple[bytes, bytes]] = []
+    kept: dict[bytes, bytes] = {}
     for index in range(count):
         name, at, size = struct.unpack_from(">4sII", profile, _HEADER_BYTES + 4 + 12 * index)
         value = profile[at : at + size]
-        if name in _TAGS and len(value) == size and _is_harmless(value):
-            kept.append((name, value))
-    return _written(profile[:_HEADER_BYTES], kept) if kept else b""
+        if name not in kept and len(value) == size and _is_harmless(name, value):
+            value = without_code(value) if value[:4] in _TEXT else value
+            kept |= {name: value} if value else {}
+    # Values that several tags share are written once, but in pieces could be anything.
+    if sum(map(len, set(kept.values()))) > MAX_BYTES:
+        return b""
+    if _are_too_much(value for value in kept.values() if value[:4] in _TEXT):
+        kept = {name: value for name, value in kept.items() if value[:4] not in _TEXT}
+    return _written(profile[:_HEADER_BYTES], list(kept.items())) if kept else b""
 
 
-def _is_harmless(value: bytes) -> bool:
-    kind = value[:4].replace(b" ", b"_")
-    if len(value) < 8 or kind not in _TYPES or any(start in value for start in _STARTS):
+def _is_harmless(name: bytes, value: bytes) -> bool:
+    kind = value[:4]
+    if len(value) < 8 or kind not in _ALLOWED.get(name, ()):
         return False
-    return kind in _TABLES or len(value) <= _VALUE_MAX_BYTES
+    return len(value) <= _MAX_BYTES.get(kind, MAX_BYTES) and not any(s in value for s in _STARTS)
+
+
+def _are_too_much(values: Iterable[bytes]) -> bool:
+    """Tell whether texts of a profile are long together, or code that was cut over them."""
+    different = set(values)
+    texts = (text for value in different for text in texts_of(value) or ())
+    return sum(map(len, different)) > _TEXTS_MAX_BYTES or is_cut_code(texts)
 
 
 def _written(header: bytes, tags: list[tuple[bytes, bytes]]) -> bytes:

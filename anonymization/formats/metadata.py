@@ -115,6 +115,9 @@ _IPTC_SETS = (
     | {62, 63, 65, 70, 75, 80, 85, 90, 92, 95, *range(100, 104), 105, 110, 115, 116, 118, 120}
     | {121, 122, 130, 131, 135}
 )
+_IPTC_ONCE = {(1, 90), (2, 0)}
+"""Character set and version, which are no text: repeated, they would hold anything."""
+
 _IPTC_MAX_BYTES = 32768
 
 
@@ -127,22 +130,27 @@ def clean_iptc(iptc: bytes, *, position: bool = True) -> bytes:
     """
     kept, at = b"", 0
     texts = []
+    once: set[tuple[int, int]] = set()
     while at + 5 <= len(iptc) and iptc[at] == 0x1C:
         record, number, size = struct.unpack_from(">BBH", iptc, at + 1)
         value = iptc[at + 5 : at + 5 + size]
         if size & 0x8000 or len(value) != size:
             break
         at += 5 + size
-        if _is_kept(record, number, value) and (position or number not in _IPTC_PLACES):
-            kept += struct.pack(">BBBH", 0x1C, record, number, size) + value
-            texts.append(value.decode("latin-1"))
-    return kept if len(kept) <= _IPTC_MAX_BYTES and not is_cut_code(texts) else b""
+        if (record, number) in once or not _is_kept(record, number, value, position=position):
+            continue
+        once |= _IPTC_ONCE & {(record, number)}
+        kept += struct.pack(">BBBH", 0x1C, record, number, size) + value
+        texts.append(value.decode("latin-1"))
+        if len(kept) > _IPTC_MAX_BYTES:
+            return b""
+    return b"" if is_cut_code(texts) else kept
 
 
-def _is_kept(record: int, number: int, value: bytes) -> bool:
+def _is_kept(record: int, number: int, value: bytes, *, position: bool) -> bool:
     if (record, number) == (1, 90):  # the character set: an escape sequence
         return len(value) <= 8
-    if record != 2 or number not in _IPTC_SETS:
+    if record != 2 or number not in _IPTC_SETS or (not position and number in _IPTC_PLACES):
         return False
     return len(value) == _IPTC_NUMBERS[number] if number in _IPTC_NUMBERS else is_text(value)
 

@@ -48,6 +48,31 @@ NAMESPACES = {
     "lr": "http://ns.adobe.com/lightroom/1.0/",
     "digiKam": "http://www.digikam.org/ns/1.0/",
 }
+_SYNTAX = {
+    _RDF: frozenset(
+        [
+            "RDF",
+            "Description",
+            "Bag",
+            "Seq",
+            "Alt",
+            "li",
+            "value",
+            "type",
+            "about",
+            "resource",
+            "parseType",
+            "ID",
+            "nodeID",
+        ]
+    ),
+    _XML: frozenset(("lang", "space")),
+}
+"""All names of RDF and XML that XMP uses (ISO 16684-1, section 7)."""
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{,39}")
+"""The standards' longest name has 35 letters; whole pictures fit into one without a bound."""
+
 _GOES = {"Thumbnails", "MakerNote", "OECF", "SpatialFrequencyResponse", "DeviceSettingDescription"}
 _PLACE = re.compile(
     r"gps|latitude|longitude|altitude|location|city|country|state|sublocation|place|address|geo|coverage|region|ciadr|postal|pcode"
@@ -75,7 +100,7 @@ def clean_xmp(xmp: bytes, *, position: bool = True) -> bytes:
     kept = _kept(rdf, position=position)
     if is_cut_code(_texts(kept)):
         kept = _kept(rdf, position=position, words=False)
-    if not len(kept):
+    if not len(kept) or not is_text(" ".join(_names(kept)).encode()):
         return b""
     meta = ElementTree.Element(f"{{{_META}}}xmpmeta")
     meta.append(kept)
@@ -143,11 +168,18 @@ def _texts(element: ElementTree.Element) -> Iterator[str]:
         yield each.text or ""
 
 
+def _names(element: ElementTree.Element) -> Iterator[str]:
+    """Yield the names of a packet, each once: they may spell as much as values do."""
+    names = (name for each in element.iter() for name in (each.tag, *each.attrib))
+    for name in dict.fromkeys(names):
+        yield name.rpartition("}")[2]
+
+
 def _is_known(name: str, *, position: bool) -> bool:
     uri, _, local = name[1:].rpartition("}") if name.startswith("{") else ("", "", name)
-    if uri in (_RDF, _XML):
-        return True
-    if uri not in _KNOWN or local in _GOES:
+    if uri in _SYNTAX:
+        return local in _SYNTAX[uri]
+    if uri not in _KNOWN or local in _GOES or not _NAME.fullmatch(local):
         return False
     return position or not tells_place(local)
 
