@@ -63,7 +63,11 @@ class Layout:
         return int(found[0]) if len(found) == 1 and found[0] > 0 else 0
 
     def read(self, data: bytes, at: int) -> tuple[Directory, int]:
-        """Read the fields of a directory and the offset of the next; broken fields are left out."""
+        """Read the fields of a directory and the offset of the next; broken fields are left out.
+
+        Values that are longer together than `data` are left out too: a thousand fields that each
+        point at all of a file would take a thousand times its memory.
+        """
         head, wide = struct.calcsize(self._count), self.offset_bytes
         if not 8 <= at <= len(data) - head:
             return {}, 0
@@ -71,6 +75,7 @@ class Layout:
         row = 4 + 2 * wide
         end = at + head + row * count
         fields: Directory = {}
+        left = len(data)
         for start in range(at + head, min(end, len(data) - row + 1), row)[:_ENTRIES_MAX]:
             tag, kind = struct.unpack_from(f"{self.order}HH", data, start)
             number = struct.unpack_from(self._offset, data, start + 4)[0]
@@ -78,8 +83,9 @@ class Layout:
             where = start + 4 + wide
             if size > wide:
                 (where,) = struct.unpack_from(self._offset, data, where)
-            if 0 < size <= len(data) - where:
-                fields.setdefault(tag, (kind, number, data[where : where + size]))
+            if 0 < size <= min(left, len(data) - where) and tag not in fields:
+                fields[tag] = (kind, number, data[where : where + size])
+                left -= size
         following = struct.unpack_from(self._offset, data, end)[0] if end + wide <= len(data) else 0
         return fields, int(following)
 

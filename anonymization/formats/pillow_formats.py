@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from anonymization.formats import jpeg, png, turbojpeg
+from anonymization.formats import jpeg, jpeg_scans, png, turbojpeg
 from anonymization.formats.exif import HEADER as EXIF_HEADER
 from anonymization.formats.icc import MAX_BYTES as ICC_MAX_BYTES
 from anonymization.formats.metadata import (
@@ -136,9 +136,9 @@ def _read_jpeg(image: Image.Image, data: bytes, name: str, policy: MetadataPolic
         raise PictureError(
             f"{name} is a lossless or hierarchical JPEG (frame {kind:#x}), which is not handled"
         )
-    scans = data.count(b"\xff\xda") if kind in jpeg.PROGRESSIVE else 1
-    if scans > turbojpeg.SCANS_MAX:
-        raise PictureError(f"{name} has {scans} scans; at most {turbojpeg.SCANS_MAX} are decoded")
+    scans, most = jpeg_scans.count(data)
+    if scans > most:
+        raise PictureError(f"{name} has {scans} scans; at most {most} of its kind are decoded")
     options = _jpeg_options(image)
     stored, mode = _jpeg_pixels(image, data, name)
     metadata, xmp, jfif = _jpeg_metadata(data, policy)
@@ -209,6 +209,10 @@ def _native(image: Image.Image, data: bytes, name: str) -> tuple[Native, str]:
         return _sixteen_bit_png(data, name)
     if image.mode in _SIXTEEN_BIT:
         return np.asarray(image).astype(np.uint16), "I;16"
+    if image.format == "PNG" and image.mode == "L":  # of 2 and 4 bits Pillow compares other values
+        hidden = png.transparent_gray(data)
+        if hidden is not None:
+            return _with_transparent(np.asarray(image), hidden), "LA"
     mode = _WIDENED.get(image.mode, image.mode)
     if "transparency" in image.info:
         mode = _WITH_ALPHA.get(image.mode, mode)
@@ -217,11 +221,20 @@ def _native(image: Image.Image, data: bytes, name: str) -> tuple[Native, str]:
     return np.asarray(image if mode == image.mode else image.convert(mode)), mode
 
 
+def _with_transparent(gray: Native, hidden: int) -> Native:
+    """Add an alpha channel in which pixels of one gray are not shown; (H, W, 2)."""
+    alpha = np.where(gray == hidden, 0, np.iinfo(gray.dtype).max).astype(gray.dtype)
+    return np.stack([gray, alpha], axis=2)
+
+
 def _sixteen_bit_png(data: bytes, name: str) -> tuple[Native, str]:
     """Decode what Pillow would cut to 8 bits; Pillow has decoded it before, so it is whole."""
     import cv2
     import imagecodecs
 
+    if (hidden := png.transparent_gray(data)) is not None:  # which OpenCV drops
+        gray = np.asarray(imagecodecs.png_decode(data))
+        return _with_transparent(gray[..., 0] if gray.ndim == 3 else gray, hidden), "LA;16"
     if png.is_gray_with_alpha(data):  # which OpenCV widens
         return np.asarray(imagecodecs.png_decode(data)), "LA;16"
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -321,6 +334,7 @@ def _jpeg_body(
 
 def _with_jpeg_metadata(body: bytes, metadata: Metadata, jfif: bytes, thumbnail: bytes) -> bytes:
     exif = metadata.exif.to_bytes(thumbnail)
+    jfif = jfif or jpeg.needed_jfif(body)
     added = jpeg.segment(jpeg.APP0, jfif) if jfif and b"Adobe\x00" not in body[:64] else b""
     added += jpeg.segment(jpeg.APP1, EXIF_HEADER + exif) if exif else b""
     added += jpeg.segment(jpeg.APP1, _XMP + metadata.xmp) if metadata.xmp else b""

@@ -52,6 +52,21 @@ def is_gray_with_alpha(data: bytes) -> bool:
     return next(chunks(data), (b"", b""))[1][9:10] == b"\x04"
 
 
+def transparent_gray(data: bytes) -> int | None:
+    """Return the gray of pixels that are not shown (tRNS), in 8 or 16 bits; None where all are."""
+    header = b""
+    for name, content in chunks(data):
+        if name == b"IDAT":
+            break
+        header = content if name == b"IHDR" else header
+        if name == b"tRNS" and header[9:10] == b"\x00" and len(content) == 2:
+            most = (1 << header[8]) - 1
+            # Of fewer than 16 bits the lowest count; those of fewer than 8 are widened.
+            value = int.from_bytes(content, "big") & most
+            return value * 255 // most if most < 255 else value
+    return None
+
+
 def read_metadata(data: bytes, policy: MetadataPolicy) -> tuple[Metadata, bytes, bytes]:
     """Read what is kept of a PNG.
 

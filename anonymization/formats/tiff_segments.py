@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from anonymization.formats import jpeg, turbojpeg
+from anonymization.formats import jpeg, jpeg_scans, turbojpeg
 from anonymization.formats.pixels import NONE_ALIKE, Native, PictureError, PictureWriteError
 
 NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 7, 8, 32946, 32773
@@ -218,6 +218,9 @@ def _packed(values: Native, segments: Segments) -> bytes:
 
 def _decoded_jpeg(content: bytes, shape: tuple[int, int, int], segments: Segments) -> Native:
     stream = _whole_jpeg(content, segments)
+    scans, most = jpeg_scans.count(stream)
+    if scans > most:
+        raise ValueError(f"JPEG of {scans} scans; at most {most} of its kind are decoded")
     frame = jpeg.read_frame(stream)
     if (frame.height, frame.width, len(frame.components)) != shape:
         raise ValueError(f"JPEG of {frame.width}x{frame.height}; expected {shape[1]}x{shape[0]}")

@@ -213,6 +213,14 @@ def test_a_picture_that_is_cut_over_numbers_of_exif_goes() -> None:
     assert (left.first, left.camera, left.position) == ({}, {}, {})
 
 
+def test_fields_that_all_point_at_a_whole_file_are_read_no_longer_than_it() -> None:
+    size, count = 50_000, 1000
+    rows = b"".join(struct.pack("<HHII", tag, 1, size - 16, 8) for tag in range(1, count + 1))
+    data = (b"II*\0\x08\0\0\0" + struct.pack("<H", count) + rows + bytes(4)).ljust(size, b"\0")
+    fields, _ = Layout("<").read(data, 8)
+    assert [(tag, len(value)) for tag, (_, _, value) in fields.items()] == [(1, size - 16)]
+
+
 def test_as_many_numbers_as_exif_has_stay() -> None:
     def rationals(count: int) -> tuple[int, int, bytes]:
         return 5, count, struct.pack(f"<{2 * count}I", *range(1, 2 * count + 1))

@@ -1,6 +1,7 @@
 """Pictures are read whole or refused, and written as they were, without second pictures."""
 
 import io
+import struct
 import time
 import zlib
 from pathlib import Path
@@ -116,6 +117,32 @@ def test_sixteen_bit_gray_with_alpha_stays_two_channels() -> None:
     np.testing.assert_array_equal(picture.pixels, np.repeat(deep[..., :1] >> 8, 3, axis=2))
     again = imagecodecs.png_decode(encode(picture, picture.native))
     np.testing.assert_array_equal(again, deep)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_gray_that_a_png_does_not_show_stays_transparent(bits: int) -> None:
+    most = 2**bits - 1
+    grays = np.arange(16) % (most + 1)
+    row = b"".join(int(gray).to_bytes(2, "big") for gray in grays)
+    if bits < 16:
+        code = "".join(format(gray, f"0{bits}b") for gray in grays)
+        row = int(code, 2).to_bytes(2 * bits, "big")
+    source = png.SIGNATURE + b"".join(
+        png.chunk(name, content)
+        for name, content in (
+            (b"IHDR", struct.pack(">IIBBBBB", 16, 1, bits, 0, 0, 0, 0)),
+            (b"tEXt", b"Comment\0IDAT"),
+            (b"tRNS", struct.pack(">H", 1)),
+            (b"IDAT", zlib.compress(b"\0" + row)),
+            (b"IEND", b""),
+        )
+    )
+    picture = decode(source)
+    full = 65535 if bits == 16 else 255
+    np.testing.assert_array_equal(picture.native[0, :, 0], grays * full // most)
+    np.testing.assert_array_equal(picture.native[0, :, 1], np.where(grays == 1, 0, full))
+    again = decode(encode(picture, picture.native))
+    np.testing.assert_array_equal(again.native, picture.native)
 
 
 def test_of_hidden_pixels_that_stay_alike_each_unit_has_one_and_a_picture_few() -> None:
