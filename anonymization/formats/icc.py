@@ -1,13 +1,16 @@
 """ICC profiles: rewritten with the tags that colour management reads (ICC.1:2022, section 9).
 
 A tag stays once, with a type that it may have, of no more bytes than that type needs; texts are
-looked at as any other. Tables hold what they hold: nobody can tell colours from pixels.
+looked at as any other. Tables of several colours hold what they hold: nobody can tell colours from
+pixels; curves of one rise or fall, as pixels do not.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+
+import numpy as np
 
 from anonymization.formats.icc_text import texts_of, without_code
 from anonymization.formats.text import is_cut_code
@@ -38,6 +41,9 @@ _MAX_BYTES = {
     **{b"chrm": 12 + 8 * 4, b"clro": 12 + 16, b"curv": 12 + 2 * 4096},
 }
 """Bytes of the types that are numbers: of one colour, nine numbers, four primaries, ..."""
+
+_TURNS_MAX = 1 / 16
+"""Of a curve's way up, how much may go down again: what was measured is not quite even."""
 
 _TEXT = (b"text", b"desc", b"mluc")
 _TEXTS_MAX_BYTES = 16384
@@ -72,7 +78,19 @@ def _is_harmless(name: bytes, value: bytes) -> bool:
     kind = value[:4]
     if len(value) < 8 or kind not in _ALLOWED.get(name, ()):
         return False
+    if kind == b"curv" and not _is_curve(value):
+        return False
     return len(value) <= _MAX_BYTES.get(kind, MAX_BYTES) and not any(s in value for s in _STARTS)
+
+
+def _is_curve(value: bytes) -> bool:
+    """Tell whether numbers of 16 bits rise, or fall, from the first to the last."""
+    count = int.from_bytes(value[8:12], "big")
+    if len(value) not in (12 + 2 * count, 12 + 2 * (count + count % 2)):
+        return False
+    steps = np.diff(np.frombuffer(value, ">u2", count, 12).astype(np.int64))
+    ways = sorted((int(steps[steps > 0].sum()), -int(steps[steps < 0].sum())))
+    return ways[0] <= _TURNS_MAX * ways[1]
 
 
 def _are_too_much(values: Iterable[bytes]) -> bool:

@@ -134,6 +134,8 @@ def description(plain: bytes, wide: bytes = b"", script: bytes = bytes(70)) -> b
         (b"rXYZ", b"XYZ ", RAW),
         (b"chad", b"sf32", RAW),
         (b"rTRC", b"curv", struct.pack(">I", 9000) + RAW * 5),
+        (b"rTRC", b"curv", struct.pack(">I", 1800) + RAW),
+        (b"gTRC", b"curv", struct.pack(">I", 1) + RAW),
         (b"rTRC", b"para", RAW),
         (b"chrm", b"chrm", RAW),
     ],
@@ -153,6 +155,17 @@ def test_a_description_loses_what_is_no_text_and_keeps_its_name() -> None:
     assert (
         ImageCms.getProfileName(ImageCms.ImageCmsProfile(io.BytesIO(left))).strip() == "My scanner"
     )
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [[], [563], [*range(0, 65536, 16)], [*range(65535, 0, -31)], [0, 9000, 8800, 30000, 65535]],
+    ids=["straight", "gamma", "rising", "falling", "measured"],
+)
+def test_a_curve_of_a_profile_stays(numbers: list[int]) -> None:
+    curve = struct.pack(f">I{len(numbers)}H", len(numbers), *numbers)
+    source = with_tag(b"rTRC", b"curv", curve)
+    assert tags_of(clean_icc(source)) == tags_of(source)
 
 
 def test_a_tag_stays_once() -> None:
