@@ -17,6 +17,14 @@ _CODE = 200
 _WORD = re.compile(r"[A-Za-z0-9+/=_-]{40,}")
 """No language has many such words, not even without spaces."""
 
+_SHORT_WORD = re.compile(r"[A-Za-z0-9+/=_-]{16,39}")
+_SHORT_CODE = 1000
+"""Characters of short words of capitals and digits: thirty identifiers of a document's history, or
+600 bytes of code that was cut."""
+
+_LOWER_OF_WORDS = 0.9
+"""Share of small letters of a short word that stays beside code, some of which has half."""
+
 _NO_CODE = re.compile(r"[^A-Za-z0-9+/]+")
 
 _LOWER_MIN = 0.5
@@ -54,13 +62,27 @@ _UNREADABLE = frozenset(("Cc", "Cn", "Co", "Cs"))
 
 
 def has_code_word(text: str) -> bool:
-    """Tell whether a text has a word as long as those of base64 or hexadecimal code."""
-    return _WORD.search(text) is not None
+    """Tell whether a text has a word as base64 or hexadecimal code has them."""
+    return _WORD.search(text) is not None or bool(_short_words(text, _LOWER_OF_WORDS))
 
 
 def is_cut_code(texts: Iterable[str]) -> bool:
     """Tell whether bytes are written over several texts, each too short for `is_text` to mind."""
-    return sum(len(word) for text in texts for word in _WORD.findall(text)) >= 2 * _CODE
+    long = short = 0
+    for text in texts:
+        long += sum(map(len, _WORD.findall(text)))
+        short += sum(map(len, _short_words(text, _LOWER_MIN)))
+    return long >= 2 * _CODE or short >= _SHORT_CODE
+
+
+def _short_words(text: str, lower: float) -> list[str]:
+    """Return words of 16 to 39 letters, not all digits, of which less than `lower` are small."""
+    words: list[str] = _SHORT_WORD.findall(text)
+    return [
+        word
+        for word in words
+        if not word.isdecimal() and sum(map(str.islower, word)) < lower * len(word)
+    ]
 
 
 def _looks_coded(text: str) -> bool:

@@ -62,6 +62,27 @@ def test_a_picture_that_is_cut_over_names_of_xmp_goes(size: int) -> None:
     assert clean_xmp(packet("", " ".join(f'dc:{name}="x"' for name in cut))) == b""
 
 
+@pytest.mark.parametrize("size", [16, 24, 39])
+@pytest.mark.parametrize("code", [CODE, as_jpeg().hex()], ids=["base64", "hexadecimal"])
+def test_a_picture_that_is_cut_into_short_words_goes(code: str, size: int) -> None:
+    cut = [code[at : at + size] for at in range(0, len(code), size)]
+    items = "".join(f"<rdf:li>{word}</rdf:li>" for word in cut)
+    left = clean_xmp(packet(f"<dc:subject><rdf:Bag>{items}</rdf:Bag></dc:subject>"))
+    assert b'dc:source="archive"' in left
+    assert not any(word.encode() in left for word in cut[:-1] if not word.isdecimal())
+    words = b"".join(struct.pack(">BBBH", 0x1C, 2, 25, size) + word.encode() for word in cut[:-1])
+    assert clean_iptc(words) == b""
+
+
+def test_identifiers_and_numbers_in_xmp_stay() -> None:
+    random = np.random.default_rng(3)
+    values = [f"xmp.iid:{random.bytes(16).hex()}" for _ in range(25)]
+    values += [repr(float(number)) for number in random.random(200)]
+    items = "".join(f"<rdf:li>{value}</rdf:li>" for value in values)
+    left = clean_xmp(packet(f"<dc:relation><rdf:Bag>{items}</rdf:Bag></dc:relation>"))
+    assert all(value.encode() in left for value in values)
+
+
 def test_all_names_that_xmp_uses_stay() -> None:
     long = "http://cipa.jp/exif/1.0/"
     inside = (
