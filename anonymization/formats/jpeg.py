@@ -164,18 +164,6 @@ def with_segments(data: bytes, added: bytes) -> bytes:
     return b"".join([SOI, added, memoryview(data)[at:]])
 
 
-def needed_jfif(data: bytes) -> bytes:
-    """Return the JFIF header of three components that without it are not taken for YCbCr.
-
-    Decoders go by the components' names where no header tells: 1, 2 and 3, but some files that an
-    Adobe marker calls YCbCr name them R, G and B.
-    """
-    found = dict(segments(data))
-    names = next((found[kind][6::3] for kind in _ALL_FRAMES & found.keys()), b"")
-    jfif = found.get(APP0, b"")
-    return jfif if jfif.startswith(b"JFIF\x00") and len(names) == 3 and names != b"\1\2\3" else b""
-
-
 def frame_kind(data: bytes) -> int | None:
     """Return the marker of the frame (T.81, table B.1); None where there is none."""
     return next((marker for marker, _ in segments(data) if marker in _ALL_FRAMES), None)

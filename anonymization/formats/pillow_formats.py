@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from anonymization.formats import jpeg, jpeg_scans, png, turbojpeg
+from anonymization.formats import jpeg, jpeg_markers, png, turbojpeg
 from anonymization.formats.exif import HEADER as EXIF_HEADER
 from anonymization.formats.icc import MAX_BYTES as ICC_MAX_BYTES
 from anonymization.formats.metadata import (
@@ -136,7 +136,7 @@ def _read_jpeg(image: Image.Image, data: bytes, name: str, policy: MetadataPolic
         raise PictureError(
             f"{name} is a lossless or hierarchical JPEG (frame {kind:#x}), which is not handled"
         )
-    scans, most = jpeg_scans.count(data)
+    scans, most = jpeg_markers.count_scans(data)
     if scans > most:
         raise PictureError(f"{name} has {scans} scans; at most {most} of its kind are decoded")
     options = _jpeg_options(image)
@@ -334,7 +334,7 @@ def _jpeg_body(
 
 def _with_jpeg_metadata(body: bytes, metadata: Metadata, jfif: bytes, thumbnail: bytes) -> bytes:
     exif = metadata.exif.to_bytes(thumbnail)
-    jfif = jfif or jpeg.needed_jfif(body)
+    jfif = jfif or jpeg_markers.needed_jfif(body)
     added = jpeg.segment(jpeg.APP0, jfif) if jfif and b"Adobe\x00" not in body[:64] else b""
     added += jpeg.segment(jpeg.APP1, EXIF_HEADER + exif) if exif else b""
     added += jpeg.segment(jpeg.APP1, _XMP + metadata.xmp) if metadata.xmp else b""

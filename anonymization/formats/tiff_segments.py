@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from anonymization.formats import jpeg, jpeg_scans, turbojpeg
+from anonymization.formats import jpeg, jpeg_markers, turbojpeg
 from anonymization.formats.pixels import NONE_ALIKE, Native, PictureError, PictureWriteError
 
 NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 7, 8, 32946, 32773
@@ -218,7 +218,7 @@ def _packed(values: Native, segments: Segments) -> bytes:
 
 def _decoded_jpeg(content: bytes, shape: tuple[int, int, int], segments: Segments) -> Native:
     stream = _whole_jpeg(content, segments)
-    scans, most = jpeg_scans.count(stream)
+    scans, most = jpeg_markers.count_scans(stream)
     if scans > most:
         raise ValueError(f"JPEG of {scans} scans; at most {most} of its kind are decoded")
     frame = jpeg.read_frame(stream)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anonymization.formats import jpeg, jpeg_scans
+from anonymization.formats import jpeg, jpeg_markers
+from anonymization.formats.directories import LONG, SHORT, Layout
 from anonymization.formats.picture import PictureError, decode, encode
 
 ONE_CODE = bytes([1, *[0] * 15, 0])
@@ -42,6 +43,25 @@ def test_a_bomb_of_scans_is_refused_before_it_is_decoded(frame: int, between: by
     assert time.monotonic() - before < 1
 
 
+def test_a_bomb_of_scans_in_a_strip_of_tiff_is_refused() -> None:
+    def tiff(strip: bytes) -> bytes:
+        layout = Layout("<")
+        fields = {
+            **{tag: layout.pack(SHORT, 64) for tag in (256, 257, 278)},
+            **{258: layout.pack(SHORT, 8, 8, 8), 259: layout.pack(SHORT, 7)},
+            **{262: layout.pack(SHORT, 6), 277: layout.pack(SHORT, 3)},
+            **{273: layout.pack(LONG, 8), 279: layout.pack(LONG, len(strip))},
+            530: layout.pack(SHORT, 1, 1),
+        }
+        strip += bytes(len(strip) % 2)
+        at = 8 + len(strip)
+        return b"II*\0" + struct.pack("<I", at) + strip + layout.write(fields, offset=at)
+
+    assert decode(tiff(built(0xC0, 64, [1, 2, 3]))).native.shape == (64, 64, 3)
+    with pytest.raises(PictureError, match="JPEG of 120 scans; at most 4"):
+        decode(tiff(built(0xC0, 64, [1, 2, 3] * 40)))
+
+
 @pytest.mark.parametrize("frame", [0xC0, 0xC9])
 def test_a_scan_for_each_component_is_read(frame: int) -> None:
     assert decode(built(frame, 16, [1, 2, 3])).native.shape == (16, 16, 3)
@@ -57,16 +77,16 @@ def written(**options: Any) -> bytes:
 
 def test_scans_are_counted_up_to_the_end_of_the_picture() -> None:
     progressive = written(progressive=True)
-    scans, most = jpeg_scans.count(progressive)
+    scans, most = jpeg_markers.count_scans(progressive)
     assert 6 <= scans <= 12
     assert most == 200
     thumbnail = jpeg.segment(0xE1, b"own\0" + progressive)
     filled = progressive[:2] + thumbnail + progressive[2:] + b"\xff\xda\0\2" * 300
-    assert jpeg_scans.count(filled) == (scans, 200)
+    assert jpeg_markers.count_scans(filled) == (scans, 200)
     assert decode(filled).native.shape == (64, 96, 3)
-    assert jpeg_scans.count(written()) == (1, 4)
-    assert jpeg_scans.count(b"\xff\xd8\xff\xda") == (0, 4)
-    assert jpeg_scans.count(b"\xff\xd8\xff\xda\0\0") == (1, 4)
+    assert jpeg_markers.count_scans(written()) == (1, 4)
+    assert jpeg_markers.count_scans(b"\xff\xd8\xff\xda") == (0, 4)
+    assert jpeg_markers.count_scans(b"\xff\xd8\xff\xda\0\0") == (1, 4)
 
 
 def named(names: bytes, *, jfif: bool) -> bytes:
