@@ -8,15 +8,14 @@ coefficients bit by bit. The source's markers, scans and trailing bytes are not 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.formats import turbojpeg
+from anonymization.formats.jpeg_frame import Frame
 from anonymization.formats.pixels import NONE_ALIKE
 from anonymization.formats.turbojpeg import TurboJpegError
 from anonymization.products import product
@@ -25,21 +24,8 @@ Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
-SOI, EOI = b"\xff\xd8", b"\xff\xd9"
-APP0, APP1, APP2, APP13, APP14, COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
-_DHT, _SOS, _DQT = 0xC4, 0xDA, 0xDB
-FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
-"""Sequential and progressive, Huffman and arithmetic; not lossless, not hierarchical."""
-_ALL_FRAMES = {*range(0xC0, 0xD0)} - {_DHT, 0xC8, 0xCC}
-PROGRESSIVE, _ARITHMETIC = {0xC2, 0xCA}, {0xC9, 0xCA}
-
 _UNITS_AT_ONCE = 2048
 """Units that are encoded together, which bounds memory to some 20 MB."""
-
-_ZIGZAG = np.array(
-    sorted(range(64), key=lambda i: (i // 8 + i % 8, (i // 8 if (i // 8 + i % 8) % 2 else i % 8)))
-)
-"""Natural position of each coefficient in the order of a file (ITU-T T.81, figure A.6)."""
 
 
 def _cosines() -> Floats:
@@ -52,199 +38,6 @@ def _cosines() -> Floats:
 
 _DCT = np.kron(_cosines(), _cosines())
 """The same in two dimensions, float32 (64, 64): frequency, sample; both row by row."""
-
-# Of a standard Huffman table (T.81, annex K.3): class and number, then how many codes per length.
-_STANDARD_TABLES = {
-    bytes.fromhex(text)
-    for text in (
-        "0000010501010101010100000000000000",
-        "0100030101010101010101010000000000",
-        "100002010303020403050504040000017d",
-        "1100020102040403040705040400010277",
-    )
-}
-
-
-@dataclass(frozen=True)
-class Component:
-    """One colour plane.
-
-    Attributes:
-        across: Blocks of an MCU, horizontally.
-        down: Blocks of an MCU, vertically.
-        table: float32, shape (64,), quantization steps in natural order.
-    """
-
-    across: int
-    down: int
-    table: Floats
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What a JPEG's header says of its blocks.
-
-    Attributes:
-        width: Columns as stored.
-        height: Rows as stored.
-        components: Planes.
-        colorspace: One of `turbojpeg.COLORSPACES`.
-        progressive: Several scans refine each other.
-        arithmetic: Arithmetic codes instead of Huffman's.
-        optimized: Its Huffman tables are its own.
-    """
-
-    width: int
-    height: int
-    components: tuple[Component, ...]
-    colorspace: str
-    progressive: bool
-    arithmetic: bool
-    optimized: bool
-
-    @property
-    def unit(self) -> tuple[int, int]:
-        """Rows and columns of pixels of an MCU."""
-        down = max(component.down for component in self.components)
-        across = max(component.across for component in self.components)
-        return 8 * down, 8 * across
-
-    def block_rows(self, component: Component) -> int:
-        """Rows of blocks that hold a component's pixels."""
-        finer = self.unit[0] // (8 * component.down)
-        samples = -(-self.height // finer)
-        return -(-samples // 8)
-
-
-def segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield marker and content of each segment before the first scan; stop where it breaks off."""
-    at = 2
-    while at + 4 <= len(data) and data.startswith(SOI):
-        if data[at] != 0xFF:
-            return
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            at += 2
-            continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        if marker == 0xD9 or length < 2 or at + 2 + length > len(data):
-            return
-        yield marker, data[at + 4 : at + 2 + length]
-        if marker == _SOS:
-            return
-        at += 2 + length
-
-
-def first_scan(data: bytes) -> int:
-    """Return where the first scan's marker stands; -1 where there is none."""
-    at = 2
-    for marker, content in segments(data):
-        at = data.find(bytes([0xFF, marker]), at)
-        if marker == _SOS:
-            return at
-        at += 4 + len(content)
-    return -1
-
-
-def segment(marker: int, content: bytes) -> bytes:
-    """Return one segment; empty where the content is too long for it."""
-    if len(content) > 0xFFFF - 2:
-        return b""
-    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
-
-
-def with_segments(data: bytes, added: bytes) -> bytes:
-    """Put segments at the start of a JPEG, in place of its JFIF header where it has one."""
-    at = 2
-    if data[2:4] == bytes([0xFF, APP0]):
-        at = 4 + int.from_bytes(data[4:6], "big")
-    return b"".join([SOI, added, memoryview(data)[at:]])
-
-
-def frame_kind(data: bytes) -> int | None:
-    """Return the marker of the frame (T.81, table B.1); None where there is none."""
-    return next((marker for marker, _ in segments(data) if marker in _ALL_FRAMES), None)
-
-
-def read_frame(data: bytes) -> Frame:
-    """Read what is needed to encode blocks as the source has them.
-
-    Raises:
-        TurboJpegError: If the file is of a kind whose blocks cannot be replaced one by one.
-    """
-    tables: dict[int, Floats] = {}
-    found: tuple[int, bytes] | None = None
-    standard, behind, scanned = True, 2, 0
-    for marker, content in segments(data):
-        behind += 4 + len(content)
-        if marker == _DQT:
-            tables |= _quantization(content)
-        elif marker == _DHT:
-            standard = standard and _is_standard(content)
-        elif marker == _SOS:
-            scanned = content[0] if content else 0
-        elif marker in _ALL_FRAMES:
-            found = (marker, content)
-    if found is None or found[0] not in FRAMES or len(found[1]) < 6:
-        raise TurboJpegError("the frame is missing, lossless or hierarchical")
-    marker, content = found
-    precision, height, width, count = struct.unpack_from(">BHHB", content)
-    # A component keeps the table of its first scan; so none changes where one scan has them all.
-    if scanned < count and data.find(bytes([0xFF, _DQT]), behind) >= 0:
-        raise TurboJpegError("quantization tables change between scans")
-    if precision != 8 or len(content) < 6 + 3 * count or count not in (1, 3, 4):
-        raise TurboJpegError(f"frames of {count} components of {precision} bits are not handled")
-    rows = [content[6 + 3 * i : 9 + 3 * i] for i in range(count)]
-    if any(row[2] not in tables for row in rows):
-        raise TurboJpegError("a quantization table is missing")
-    return Frame(
-        width,
-        height,
-        _components(rows, tables),
-        turbojpeg.colorspace(data),
-        marker in PROGRESSIVE,
-        marker in _ARITHMETIC,
-        not standard,
-    )
-
-
-def _quantization(content: bytes) -> dict[int, Floats]:
-    tables: dict[int, Floats] = {}
-    at = 0
-    while at < len(content):
-        wide, number = content[at] >> 4, content[at] & 15
-        size = 128 if wide else 64
-        steps = np.frombuffer(content[at + 1 : at + 1 + size], ">u2" if wide else np.uint8)
-        if len(steps) != 64 or not steps.all():
-            raise TurboJpegError("a quantization table is cut off or has a step of 0")
-        natural = np.empty(64, np.float32)
-        natural[_ZIGZAG] = steps
-        tables[number] = natural
-        at += 1 + size
-    return tables
-
-
-def _is_standard(content: bytes) -> bool:
-    at = 0
-    while at + 17 <= len(content):
-        if content[at : at + 17] not in _STANDARD_TABLES:
-            return False
-        at += 17 + sum(content[at + 1 : at + 17])
-    return True
-
-
-def _components(rows: list[bytes], tables: dict[int, Floats]) -> tuple[Component, ...]:
-    if len(rows) == 1:  # a single plane is stored block by block, whatever its sampling says
-        return (Component(1, 1, tables[rows[0][2]]),)
-    found = tuple(Component(row[1] >> 4, row[1] & 15, tables[row[2]]) for row in rows)
-    most_across, most_down = max(c.across for c in found), max(c.down for c in found)
-    for one in found:
-        if not one.across or not one.down or most_across % one.across or most_down % one.down:
-            raise TurboJpegError(f"sampling {one.across}x{one.down} divides no unit evenly")
-    return found
 
 
 def rewrite(data: bytes, stored: NDArray[Any], touched: Bools, frame: Frame) -> bytes:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from anonymization.formats import jpeg, jpeg_markers, png, turbojpeg
+from anonymization.formats import jpeg, jpeg_frame, jpeg_markers, png, turbojpeg
 from anonymization.formats.exif import HEADER as EXIF_HEADER
 from anonymization.formats.icc import MAX_BYTES as ICC_MAX_BYTES
 from anonymization.formats.metadata import (
@@ -74,7 +74,7 @@ class How:
 
     options: dict[str, Any] = field(default_factory=dict)
     source: bytes = b""
-    frame: jpeg.Frame | None = None
+    frame: jpeg_frame.Frame | None = None
     jfif: bytes = b""
     chunks: bytes = b""
 
@@ -131,8 +131,8 @@ def _opened(data: bytes, name: str) -> Image.Image:
 
 
 def _read_jpeg(image: Image.Image, data: bytes, name: str, policy: MetadataPolicy) -> Decoded:
-    kind = jpeg.frame_kind(data)
-    if kind is not None and kind not in jpeg.FRAMES:
+    kind = jpeg_markers.frame_kind(data)
+    if kind is not None and kind not in jpeg_markers.FRAMES:
         raise PictureError(
             f"{name} is a lossless or hierarchical JPEG (frame {kind:#x}), which is not handled"
         )
@@ -143,7 +143,7 @@ def _read_jpeg(image: Image.Image, data: bytes, name: str, policy: MetadataPolic
     stored, mode = _jpeg_pixels(image, data, name)
     metadata, xmp, jfif = _jpeg_metadata(data, policy)
     try:
-        frame = jpeg.read_frame(data) if turbojpeg.available() else None
+        frame = jpeg_frame.read_frame(data) if turbojpeg.available() else None
     except turbojpeg.TurboJpegError as error:
         log.info("%s will be encoded whole: %s", name, error)
         frame = None
@@ -171,18 +171,18 @@ def _jpeg_metadata(data: bytes, policy: MetadataPolicy) -> tuple[Metadata, bytes
     """Return what is kept of a JPEG's markers, its XMP, and its JFIF header less a thumbnail."""
     exif = xmp = iptc = comment = jfif = b""
     icc: dict[int, bytes] = {}
-    for marker, content in jpeg.segments(data):
-        if marker == jpeg.APP1 and content.startswith(EXIF_HEADER):
+    for marker, content in jpeg_markers.segments(data):
+        if marker == jpeg_markers.APP1 and content.startswith(EXIF_HEADER):
             exif = exif or content
-        elif marker == jpeg.APP1 and content.startswith(_XMP):
+        elif marker == jpeg_markers.APP1 and content.startswith(_XMP):
             xmp = xmp or content[len(_XMP) :]
-        elif marker == jpeg.APP2 and content.startswith(_ICC) and len(content) > 14:
+        elif marker == jpeg_markers.APP2 and content.startswith(_ICC) and len(content) > 14:
             icc.setdefault(content[12], content[14:])
-        elif marker == jpeg.APP13 and content.startswith(_PHOTOSHOP):
+        elif marker == jpeg_markers.APP13 and content.startswith(_PHOTOSHOP):
             iptc = iptc or iptc_of_photoshop(content[len(_PHOTOSHOP) :])
-        elif marker == jpeg.COM:
+        elif marker == jpeg_markers.COM:
             comment = comment or content
-        elif marker == jpeg.APP0 and content.startswith(b"JFIF\x00") and len(content) >= 12:
+        elif marker == jpeg_markers.APP0 and content.startswith(b"JFIF\x00") and len(content) >= 12:
             jfif = jfif or content[:12] + bytes(2)
     profile = b"".join(icc[number] for number in sorted(icc))
     metadata = clean(policy, exif=exif, xmp=xmp, icc=profile, iptc=iptc, comment=comment)
@@ -335,17 +335,23 @@ def _jpeg_body(
 def _with_jpeg_metadata(body: bytes, metadata: Metadata, jfif: bytes, thumbnail: bytes) -> bytes:
     exif = metadata.exif.to_bytes(thumbnail)
     jfif = jfif or jpeg_markers.needed_jfif(body)
-    added = jpeg.segment(jpeg.APP0, jfif) if jfif and b"Adobe\x00" not in body[:64] else b""
-    added += jpeg.segment(jpeg.APP1, EXIF_HEADER + exif) if exif else b""
-    added += jpeg.segment(jpeg.APP1, _XMP + metadata.xmp) if metadata.xmp else b""
+    added = (
+        jpeg_markers.segment(jpeg_markers.APP0, jfif)
+        if jfif and b"Adobe\x00" not in body[:64]
+        else b""
+    )
+    added += jpeg_markers.segment(jpeg_markers.APP1, EXIF_HEADER + exif) if exif else b""
+    added += jpeg_markers.segment(jpeg_markers.APP1, _XMP + metadata.xmp) if metadata.xmp else b""
     if metadata.iptc:
-        added += jpeg.segment(jpeg.APP13, _PHOTOSHOP + photoshop_resource(metadata.iptc))
+        added += jpeg_markers.segment(
+            jpeg_markers.APP13, _PHOTOSHOP + photoshop_resource(metadata.iptc)
+        )
     size = 0xFFFF - 2 - len(_ICC) - 2
     parts = [metadata.icc[at : at + size] for at in range(0, len(metadata.icc), size)]
     for number, part in enumerate(parts, 1):
-        added += jpeg.segment(jpeg.APP2, _ICC + bytes([number, len(parts)]) + part)
-    added += jpeg.segment(jpeg.COM, metadata.comment) if metadata.comment else b""
-    return jpeg.with_segments(body, added)
+        added += jpeg_markers.segment(jpeg_markers.APP2, _ICC + bytes([number, len(parts)]) + part)
+    added += jpeg_markers.segment(jpeg_markers.COM, metadata.comment) if metadata.comment else b""
+    return jpeg_markers.with_segments(body, added)
 
 
 def _png_body(stored: Native, mode: str) -> bytes:

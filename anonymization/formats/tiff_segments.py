@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from anonymization.formats import jpeg, jpeg_markers, turbojpeg
+from anonymization.formats import jpeg, jpeg_frame, jpeg_markers, turbojpeg
 from anonymization.formats.pixels import NONE_ALIKE, Native, PictureError, PictureWriteError
 
 NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 7, 8, 32946, 32773
@@ -221,7 +221,7 @@ def _decoded_jpeg(content: bytes, shape: tuple[int, int, int], segments: Segment
     scans, most = jpeg_markers.count_scans(stream)
     if scans > most:
         raise ValueError(f"JPEG of {scans} scans; at most {most} of its kind are decoded")
-    frame = jpeg.read_frame(stream)
+    frame = jpeg_frame.read_frame(stream)
     if (frame.height, frame.width, len(frame.components)) != shape:
         raise ValueError(f"JPEG of {frame.width}x{frame.height}; expected {shape[1]}x{shape[0]}")
     return turbojpeg.decode(stream).reshape(shape)
@@ -233,14 +233,16 @@ def _whole_jpeg(content: bytes, segments: Segments) -> bytes:
     The Adobe marker says how TIFF's own field has the colours coded.
     """
     needed = {0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD}
-    adobe = jpeg.segment(jpeg.APP14, b"Adobe\x00\x64" + bytes(4) + bytes([segments.ycbcr]))
-    stream = jpeg.SOI + (adobe if segments.samples == 3 else b"")
+    adobe = jpeg_markers.segment(
+        jpeg_markers.APP14, b"Adobe\x00\x64" + bytes(4) + bytes([segments.ycbcr])
+    )
+    stream = jpeg_markers.SOI + (adobe if segments.samples == 3 else b"")
     # Tables end without a scan; one without content lets them be walked to their end.
-    for marker, found in jpeg.segments(segments.tables):
-        stream += jpeg.segment(marker, found) if marker in needed else b""
-    for marker, found in jpeg.segments(content):
-        stream += jpeg.segment(marker, found) if marker in needed else b""
-    scan = jpeg.first_scan(content)
+    for marker, found in jpeg_markers.segments(segments.tables):
+        stream += jpeg_markers.segment(marker, found) if marker in needed else b""
+    for marker, found in jpeg_markers.segments(content):
+        stream += jpeg_markers.segment(marker, found) if marker in needed else b""
+    scan = jpeg_markers.first_scan(content)
     if scan < 0:
         raise ValueError("a JPEG segment has no scan")
     return stream + content[scan:]
@@ -267,7 +269,7 @@ def encode_jpeg(
             continue
         stream = _whole_jpeg(data[segment.at : segment.at + segment.size], segments)
         try:
-            frame = jpeg.read_frame(stream)
+            frame = jpeg_frame.read_frame(stream)
             inside = (alike >= (y, x)).all(axis=1) & (alike < (y + rows, x + segments.columns)).all(
                 1
             )
@@ -277,7 +279,7 @@ def encode_jpeg(
             touched[:, (segments.width - x) // frame.unit[1] :] |= (
                 segments.width - x < segments.columns
             )
-            yield jpeg.with_segments(jpeg.rewrite(stream, pixels, touched, frame), b"")
+            yield jpeg_markers.with_segments(jpeg.rewrite(stream, pixels, touched, frame), b"")
         except turbojpeg.TurboJpegError as error:
             raise PictureWriteError(f"a JPEG segment cannot be written: {error}") from error
 
@@ -293,4 +295,4 @@ def _new_jpeg(pixels: NDArray[np.uint8], segments: Segments, quality: int) -> by
         options |= {"subsampling": names[segments.sampling], "keep_rgb": not segments.ycbcr}
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", **options)
-    return jpeg.with_segments(buffer.getvalue(), b"")
+    return jpeg_markers.with_segments(buffer.getvalue(), b"")

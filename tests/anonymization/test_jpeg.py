@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from anonymization.detection.finds import Detections
-from anonymization.formats import jpeg, turbojpeg
+from anonymization.formats import jpeg, jpeg_frame, jpeg_markers, turbojpeg
 from anonymization.formats.picture import PictureError, decode, encode, read_picture
 from anonymization.formats.pixels import as_stored, as_stored_places, upright
 from anonymization.obscuring.obscure import obscure
@@ -85,7 +85,7 @@ def with_orientation(orientation: int) -> Image.Exif:
 
 
 def exif_segment(orientation: int) -> bytes:
-    return jpeg.segment(jpeg.APP1, with_orientation(orientation).tobytes())
+    return jpeg_markers.segment(jpeg_markers.APP1, with_orientation(orientation).tobytes())
 
 
 def grown_to_units(hidden: NDArray[Any]) -> NDArray[np.bool_]:
@@ -94,7 +94,7 @@ def grown_to_units(hidden: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(units.repeat(8, axis=0).repeat(8, axis=1))
 
 
-def unit_of(block: tuple[int, int], column: int, frame: jpeg.Frame) -> tuple[int, int]:
+def unit_of(block: tuple[int, int], column: int, frame: jpeg_frame.Frame) -> tuple[int, int]:
     component = frame.components[block[0]]
     return block[1] // component.down, column // component.across
 
@@ -107,7 +107,7 @@ def test_the_library_is_there() -> None:
 def test_every_other_block_is_bit_identical(source: bytes) -> None:
     picture = decode(source)
     changed = with_object(picture)
-    frame = jpeg.read_frame(source)
+    frame = jpeg_frame.read_frame(source)
     touched = jpeg.touched_units(picture.native, changed, frame.unit)
     rows, columns = frame.unit
     expected = np.zeros_like(touched)
@@ -131,7 +131,7 @@ def test_the_object_is_fully_gone(source: bytes) -> None:
     changed = encode(decode(source), with_object(decode(source)))
     shown = np.asarray(Image.open(io.BytesIO(changed)), int)
     assert np.abs(shown[33:67, 43:87] - 128).max() <= CLOSE
-    frame = jpeg.read_frame(changed)
+    frame = jpeg_frame.read_frame(changed)
     for key, values in blocks(changed).items():
         component = frame.components[key[0]]
         high, wide = (
@@ -146,7 +146,7 @@ def test_the_object_is_fully_gone(source: bytes) -> None:
 def test_mode_sampling_tables_and_size_stay(source: bytes) -> None:
     picture = decode(source)
     result = encode(picture, with_object(picture))
-    was, now = jpeg.read_frame(source), jpeg.read_frame(result)
+    was, now = jpeg_frame.read_frame(source), jpeg_frame.read_frame(result)
     assert (was.progressive, was.colorspace, was.unit) == (
         now.progressive,
         now.colorspace,
@@ -200,7 +200,7 @@ def test_what_is_behind_the_picture_and_between_scans_is_dropped() -> None:
     picture = decode(source)
     result = encode(picture, with_object(picture))
     assert b"TRAILER" not in result
-    assert result.endswith(jpeg.EOI)
+    assert result.endswith(jpeg_markers.EOI)
     assert result.count(b"\xff\xd8\xff") == 1
 
 
@@ -222,7 +222,11 @@ def test_arithmetic_codes_stay(progressive: bool) -> None:
     source = rewritten_as(arithmetic=True, progressive=progressive)
     picture = decode(source)
     result = encode(picture, with_object(picture))
-    assert jpeg.frame_kind(result) == jpeg.frame_kind(source) == (0xCA if progressive else 0xC9)
+    assert (
+        jpeg_markers.frame_kind(result)
+        == jpeg_markers.frame_kind(source)
+        == (0xCA if progressive else 0xC9)
+    )
     assert np.abs(decode(result).native[33:67, 43:87].astype(int) - 128).max() <= CLOSE
 
 
@@ -235,10 +239,10 @@ def test_own_huffman_tables_stay_as_small() -> None:
 
 def test_rgb_without_colour_transform_keeps_its_blocks() -> None:
     source = written(street("RGB"), keep_rgb=True, subsampling=0)
-    assert jpeg.read_frame(source).colorspace == "RGB"
+    assert jpeg_frame.read_frame(source).colorspace == "RGB"
     picture = decode(source)
     result = encode(picture, with_object(picture))
-    assert jpeg.read_frame(result).colorspace == "RGB"
+    assert jpeg_frame.read_frame(result).colorspace == "RGB"
     np.testing.assert_array_equal(decode(result).native[80:], picture.native[80:])
     assert np.abs(decode(result).native[33:67, 43:87].astype(int) - 128).max() <= 4
 
@@ -279,7 +283,7 @@ def test_blocks_that_are_never_asked_for_are_an_error(monkeypatch: pytest.Monkey
     """A library that skipped rows would let the source through."""
     source = written(street("RGB"))
     picture = decode(source)
-    frame = jpeg.read_frame(source)
+    frame = jpeg_frame.read_frame(source)
     changed = with_object(picture)
     touched = jpeg.touched_units(picture.native, changed, frame.unit)
     monkeypatch.setattr(turbojpeg, "rewrite", lambda data, *_, **__: data)
@@ -296,7 +300,7 @@ def test_lossless_and_endless_jpegs_are_refused() -> None:
         decode(bytes(lossless))
     progressive = written(street("L"), progressive=True)
     scan = progressive.rindex(b"\xff\xda")
-    endless = progressive[:scan] + progressive[scan:-2] * 300 + jpeg.EOI
+    endless = progressive[:scan] + progressive[scan:-2] * 300 + jpeg_markers.EOI
     with pytest.raises(PictureError, match="scans; at most 200"):
         decode(endless)
 
@@ -366,7 +370,7 @@ def test_what_is_darker_than_black_does_not_stay_behind_black(
 ) -> None:
     scene = street("L", size=(96, 64))
     source = written(scene, exif=with_orientation(orientation))
-    light = int(8 * 300 / jpeg.read_frame(source).components[0].table[0])
+    light = int(8 * 300 / jpeg_frame.read_frame(source).components[0].table[0])
 
     def moved(data: bytes, by: int) -> bytes:
         def visit(component: int, row: int, values: NDArray[np.int16]) -> None:
@@ -374,7 +378,7 @@ def test_what_is_darker_than_black_does_not_stay_behind_black(
 
         return turbojpeg.rewrite(data, visit, progressive=False, arithmetic=False, optimize=True)
 
-    dark = jpeg.with_segments(moved(source, -light), exif_segment(orientation))
+    dark = jpeg_markers.with_segments(moved(source, -light), exif_segment(orientation))
     picture = decode(dark)
     assert picture.native.max() == 0
     spec = ClassSpec("box", "box", method=method, margin=0.0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anonymization.formats import jpeg, jpeg_markers
+from anonymization.formats import jpeg_markers
 from anonymization.formats.directories import LONG, SHORT, Layout
 from anonymization.formats.picture import PictureError, decode, encode
 
@@ -19,21 +19,23 @@ ONE_CODE = bytes([1, *[0] * 15, 0])
 
 def built(frame: int, side: int, scans: list[int], between: bytes = b"") -> bytes:
     """A picture of three components whose scans, each of one of them, hold zeros alone."""
-    data = jpeg.SOI + jpeg.segment(0xDB, b"\0" + bytes([1] * 64))
+    data = jpeg_markers.SOI + jpeg_markers.segment(0xDB, b"\0" + bytes([1] * 64))
     components = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
-    data += jpeg.segment(frame, struct.pack(">BHHB", 8, side, side, 3) + components)
+    data += jpeg_markers.segment(frame, struct.pack(">BHHB", 8, side, side, 3) + components)
     if frame == 0xC0:
-        data += jpeg.segment(0xC4, b"\0" + ONE_CODE) + jpeg.segment(0xC4, b"\x10" + ONE_CODE)
+        data += jpeg_markers.segment(0xC4, b"\0" + ONE_CODE) + jpeg_markers.segment(
+            0xC4, b"\x10" + ONE_CODE
+        )
     for number in scans:
-        data += between + jpeg.segment(0xDA, bytes([1, number, 0, 0, 63, 0]))
+        data += between + jpeg_markers.segment(0xDA, bytes([1, number, 0, 0, 63, 0]))
         data += bytes(max(2, (side // 8) ** 2 // 4))
-    return data + jpeg.EOI
+    return data + jpeg_markers.EOI
 
 
 @pytest.mark.parametrize("frame", [0xC0, 0xC1, 0xC9])
 @pytest.mark.parametrize(
     "between",
-    [b"", b"junk\xff\x00\xff", jpeg.segment(0xFE, b"\xff\xd9")],
+    [b"", b"junk\xff\x00\xff", jpeg_markers.segment(0xFE, b"\xff\xd9")],
     ids=["nothing", "junk", "comment"],
 )
 def test_a_bomb_of_scans_is_refused_before_it_is_decoded(frame: int, between: bytes) -> None:
@@ -80,7 +82,7 @@ def test_scans_are_counted_up_to_the_end_of_the_picture() -> None:
     scans, most = jpeg_markers.count_scans(progressive)
     assert 6 <= scans <= 12
     assert most == 200
-    thumbnail = jpeg.segment(0xE1, b"own\0" + progressive)
+    thumbnail = jpeg_markers.segment(0xE1, b"own\0" + progressive)
     filled = progressive[:2] + thumbnail + progressive[2:] + b"\xff\xda\0\2" * 300
     assert jpeg_markers.count_scans(filled) == (scans, 200)
     assert decode(filled).native.shape == (64, 96, 3)
@@ -94,8 +96,8 @@ def named(names: bytes, *, jfif: bool) -> bytes:
     source = bytearray(written(subsampling=0))
     frame, scan = source.index(b"\xff\xc0") + 10, source.index(b"\xff\xda") + 5
     source[frame : frame + 9 : 3] = source[scan : scan + 6 : 2] = names
-    adobe = jpeg.segment(0xEE, b"Adobe\0\x64" + bytes(4) + b"\1")
-    return bytes(jpeg.SOI + (source[2:20] if jfif else b"") + adobe + source[20:])
+    adobe = jpeg_markers.segment(0xEE, b"Adobe\0\x64" + bytes(4) + b"\1")
+    return bytes(jpeg_markers.SOI + (source[2:20] if jfif else b"") + adobe + source[20:])
 
 
 @pytest.mark.parametrize("jfif", [False, True])

@@ -17,7 +17,7 @@ from anonymization.formats import png
 from anonymization.formats.directories import LONG, SHORT, Layout
 from anonymization.formats.exif import Exif, read_exif
 from anonymization.formats.icc import clean_icc
-from anonymization.formats.jpeg import SOI, segment
+from anonymization.formats.jpeg_markers import SOI, segment
 from anonymization.formats.metadata import (
     GROUPS,
     MetadataError,
