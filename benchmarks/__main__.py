@@ -19,7 +19,7 @@
 `python -m benchmarks.joint --help` compares one joint network with two, `python -m
 benchmarks.wholes --help` bundles by the persons and vehicles that they find where only faces and
 plates are labelled, `python -m benchmarks.unseen --help` judges one on scenes and sets that nothing
-was tuned on.
+was tuned on, and `python -m benchmarks.sheets --help` on pictures of many megapixels.
 
 Each of the last two runs in a temporary copy of the working tree, so that no result of yours is
 touched. Numbers hold for a machine that does nothing else; each is printed with the load that the
