@@ -14,10 +14,16 @@ from numpy.typing import NDArray
 from anonymization.bundle import Bundle
 from anonymization.card import Card, TilingCard
 from anonymization.detection.detector import Detector
-from anonymization.detection.finds import Detections
+from anonymization.detection.finds import Detections, ShapeError
 from anonymization.errors import BlurloopError
 from anonymization.files import OutputError, check_output, write_output
-from anonymization.formats.picture import MAX_PIXELS, MetadataPolicy, encode, read_picture
+from anonymization.formats.picture import (
+    FORMATS,
+    MAX_PIXELS,
+    MetadataPolicy,
+    encode,
+    read_picture,
+)
 from anonymization.implied_heads import implied_heads
 from anonymization.obscuring.generator import FaceGenerator
 from anonymization.obscuring.obscure import NO_GENERATORS, obscure
@@ -232,6 +238,7 @@ class Anonymizer:
             name: Path that the globs of regions are compared with.
             xmp: Its XMP, as `Picture.xmp`, by which a panorama is known as one.
         """
+        _check_rgb(pixels)
         height, width = pixels.shape[:2]
         view = self.view(xmp, width, height)
         found = self.detect(pixels, view=view)
@@ -268,10 +275,12 @@ class Anonymizer:
 
         Raises:
             NoNetworkError: If this anonymizer has none.
+            ShapeError: If the pixels are of another type or shape, or there are none.
             InferenceError: If a network fails.
         """
         if self.detector is None:
             raise NoNetworkError("this anonymizer has no network; make it with `from_bundle`")
+        _check_rgb(pixels)
         return self.detector.detect(
             pixels, score_min=score_min, projection=view.projection, tiling=self._tiling
         )
@@ -417,7 +426,7 @@ class Anonymizer:
 
         Args:
             source: A picture file.
-            destination: Where the result goes.
+            destination: Where the result goes; not under a name for another format.
             overwrite: Replace what is there.
             metadata: Which groups of metadata stay; None keeps all, without what could hold a
                 picture.
@@ -434,6 +443,7 @@ class Anonymizer:
         check_output(file, target, overwrite=overwrite)
         policy = MetadataPolicy() if metadata is None else metadata
         picture = read_picture(file, max_pixels=self.max_pixels, metadata=policy)
+        _check_name(target, picture.encoding.format)
         height, width = picture.height, picture.width
         view = self.view(picture.xmp, width, height)
         found = self.detect(picture.pixels, view=view)
@@ -444,6 +454,34 @@ class Anonymizer:
         content = encode(picture, hidden, recompress=recompress, hidden=hidden_parts(regions))
         write_output(target, content, overwrite=overwrite)
         return AnonymizedImage(hidden, decided.detections, decided.spared, view.warning)
+
+
+def _check_rgb(pixels: NDArray[Any]) -> None:
+    """Refuse what is not a picture in RGB.
+
+    Raises:
+        ShapeError: If it is none.
+    """
+    given = getattr(pixels, "shape", None), getattr(pixels, "dtype", type(pixels).__name__)
+    shape, kind = given
+    if kind != np.uint8 or shape is None or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise ShapeError(f"pixels are {kind} {shape}; expected uint8 (H, W, 3), RGB, not empty")
+
+
+def _check_name(target: Path, kind: str) -> None:
+    """Refuse a name that promises another format than the one that is written.
+
+    Raises:
+        OutputError: If it does.
+    """
+    from PIL import Image
+
+    Image.init()
+    promised = Image.EXTENSION.get(target.suffix.lower(), kind)
+    if promised != kind and promised in FORMATS:
+        raise OutputError(
+            f"{target} has a name for {promised}; the source is {kind}, and so is its result"
+        )
 
 
 def _generators(settings: Settings, seed: int | None) -> dict[str, FaceGenerator]:

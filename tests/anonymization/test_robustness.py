@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anonymization.anonymizer import Anonymizer
+from anonymization.anonymizer import Anonymizer, OutputError
 from anonymization.bundle import Bundle
-from anonymization.detection.finds import Detections
+from anonymization.detection.finds import Detections, ShapeError
 from anonymization.job.ledger import NAME as LEDGER
 
 FORMATS = {
@@ -229,3 +229,34 @@ def test_a_bundle_that_finds_nothing_still_writes(
     anonymizer = Anonymizer.from_bundle(make_bundle([], folder="blind"), threads=1)
     assert len(anonymizer.anonymize_file(tmp_path / "a.png", tmp_path / "b.png").detections) == 0
     assert shows_the_face(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        pytest.param(np.zeros((0, 5, 3), np.uint8), id="empty"),
+        pytest.param(np.zeros((5, 5), np.uint8), id="gray"),
+        pytest.param(np.zeros((5, 5, 4), np.uint8), id="with alpha"),
+        pytest.param(np.zeros((5, 5, 3), np.float32), id="float"),
+        pytest.param([[0, 0, 0]], id="a list"),
+        pytest.param(None, id="nothing"),
+    ],
+)
+def test_what_is_no_picture_is_told_to_programs(constant_bundle: Bundle, pixels: Any) -> None:
+    anonymizer = Anonymizer.from_bundle(constant_bundle)
+    for look in (anonymizer, anonymizer.detect):
+        with pytest.raises(ShapeError, match=r"expected uint8 \(H, W, 3\), RGB"):
+            look(pixels)
+
+
+def test_a_file_is_not_written_under_a_name_for_another_format(
+    tmp_path: Path, constant_bundle: Bundle
+) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
+    anonymizer = Anonymizer.from_bundle(constant_bundle)
+    with pytest.raises(OutputError, match=r"b\.png has a name for PNG; the source is JPEG"):
+        anonymizer.anonymize_file(tmp_path / "a.jpg", tmp_path / "b.png")
+    assert not (tmp_path / "b.png").exists()
+    for name in ("b.jpeg", "b", "b.photo"):
+        anonymizer.anonymize_file(tmp_path / "a.jpg", tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(b"\xff\xd8")
