@@ -160,7 +160,7 @@ def _find(
         raise ValueError(f"score is {score}; expected a number from 0 to 1")
     outline = drawn_outline(value, width, height, wraps=wraps)
     if "box" in value:
-        box = _box(value["box"], width, height)
+        box = _box(value["box"], width, height, wraps=wraps)
     elif outline is not None:
         box = [float(v) for v in outline.box_xyxy]
     else:
@@ -217,11 +217,13 @@ def _with_box(
     return Outline(x0, y0, mask)
 
 
-def _box(values: Any, width: int, height: int) -> list[float]:
+def _box(values: Any, width: int, height: int, *, wraps: bool) -> list[float]:
     x0, y0, x1, y1 = numbers(values, 4, "box")
     if x1 <= x0 or y1 <= y0:
         raise ValueError(f"box is {values!r}; expected x0 < x1 and y0 < y1")
-    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+    # Of a panorama a turn to either side is the picture once more.
+    beyond = width if wraps else 0
+    if x1 <= -beyond or y1 <= 0 or x0 >= width + beyond or y0 >= height:
         raise ValueError(f"box {values!r} lies outside of the picture ({width}x{height})")
     return [x0, y0, x1, y1]
 

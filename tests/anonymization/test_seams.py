@@ -1,10 +1,14 @@
 """Objects across the seam of a panorama are hidden, spared and numbered as one."""
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 
 from anonymization.anonymizer import Anonymizer, NoNetworkError
 from anonymization.detection.finds import Detections
+from anonymization.documents import KnownRegionsError, document_to_finds, finds_to_document
 from anonymization.job.outputs import instance_mask
 from anonymization.obscuring.region import Outline
 from anonymization.regions import Area, Regions
@@ -129,6 +133,37 @@ def test_a_region_that_spares_an_object_spares_what_is_hidden_around_it() -> Non
     face = Detections.from_boxes([[160, 40, 200, 80]], class_ids=[0])
     pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     np.testing.assert_array_equal(hidden(tool, pixels, face), pixels)
+
+
+def test_what_is_drawn_beyond_the_seam_can_be_written_and_read_back() -> None:
+    tool = of("person.method=solid", "person.margin=0")
+    ring = [[WIDTH + 5, 40], [WIDTH + 25, 40], [WIDTH + 25, 60], [WIDTH + 5, 60]]
+    given: dict[str, Any] = {
+        "picture": {"width": WIDTH, "height": HEIGHT},
+        "finds": [{"class": "person", "polygons": [ring]}],
+    }
+    read = partial(document_to_finds, taxonomy=tool.taxonomy, width=WIDTH, height=HEIGHT)
+    view = tool.view(b"", WIDTH, HEIGHT)
+    done = []
+    for _ in range(2):
+        finds = read(given, wraps=True)
+        decided = tool.decide(
+            finds.detections,
+            name="a",
+            width=WIDTH,
+            height=HEIGHT,
+            view=view,
+            outlines=finds.outlines,
+        )
+        done.append(tool.hide(np.full((HEIGHT, WIDTH, 3), 200, np.uint8), decided))
+        given = finds_to_document(
+            finds, tool.taxonomy, name="a", width=WIDTH, height=HEIGHT, sha256=""
+        )
+        del given["picture"]["sha256"]
+    assert not done[0][42:58, 7:23].any()
+    np.testing.assert_array_equal(done[0], done[1])
+    with pytest.raises(KnownRegionsError, match="lies outside of the picture"):
+        read(given, wraps=False)
 
 
 def test_a_find_all_around_has_no_edge_where_its_strip_ends() -> None:
