@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from anonymization.detection.finds import Detections, ShapeError
 from anonymization.obscuring.generator import FaceGenerator
+from anonymization.obscuring.groups import Group, together
 from anonymization.obscuring.region import FULL, Outline, Region
 from anonymization.obscuring.replacement import (
     TOP,
@@ -63,7 +64,8 @@ def obscure(
 
     Larger objects come first, and each works on what is already obscured: where objects overlap,
     nothing that one hid comes back with the next. What lies inside of what is hidden at least as
-    coarsely is left at that (`obscured_regions`). What is drawn, and takes nothing from the
+    coarsely is left at that (`obscured_regions`), and what is blurred and overlaps is blurred as
+    one (`together`). What is drawn, and takes nothing from the
     picture, comes last.
 
     Args:
@@ -91,6 +93,7 @@ def obscure(
     random = _own_noise() if seed is None else np.random.default_rng(seed)
     noise = CellNoise(pixels, random)
     drawn: list[tuple[Find, Region, FaceGenerator | None]] = []
+    averaged: list[tuple[Find, Region]] = []
     for find, where in obscured_regions(
         detections,
         taxonomy,
@@ -105,9 +108,10 @@ def obscure(
             generator = generators.get(taxonomy.names[int(detections.class_ids[find.position])])
         if generator is not None or find.spec.method == "synthetic":
             drawn.append((find, where, generator))
-            continue
-        crop = done[where.slices]
-        blend(crop, replacement(crop, find.spec.method, find.cell, noise), where)
+        else:
+            averaged.append((find, where))
+    for group in together(averaged):
+        _hide(done, group, noise)
     # Last, or an average beside a drawn plate would take on its colour.
     for number, (find, where, generator) in enumerate(drawn):
         if generator is None:
@@ -120,6 +124,16 @@ def obscure(
         crop = done[where.slices]
         blend(crop, drawn_on(crop, picture, noise.scale, cmyk=cmyk), place)
     return done
+
+
+def _hide(done: Pixels, group: Group, noise: CellNoise) -> None:
+    """Put one replacement in the place of all finds of a group, in place."""
+    crop = done[group.y0 : group.y1, group.x0 : group.x1]
+    hidden = replacement(crop, group.method, group.cell, noise)
+    for where in group.regions:
+        rows, columns = where.shape
+        top, left = where.y0 - group.y0, where.x0 - group.x0
+        blend(done[where.slices], hidden[top : top + rows, left : left + columns], where)
 
 
 _OF_THREAD = threading.local()
