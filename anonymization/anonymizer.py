@@ -331,7 +331,9 @@ class Anonymizer:
         hidden_at = np.flatnonzero(~np.isin(owners, [one.index for one in out]))
         hidden, hidden_outlines = _picked(drawn, found_outlines, hidden_at)
         # What is hidden around an object may cross the seam where the object does not.
-        growth = growths(hidden, self.taxonomy)
+        growth: NDArray[np.float32] = np.zeros(len(hidden), np.float32)
+        if turn is not None:
+            growth = growths(hidden, self.taxonomy)
         every, whose, copied = with_grown_copies(hidden, owners[hidden_at], growth, width, turn)
         across = over_the_seam(every, whose, growth[copied], width, turn)
         outlined = _moved(hidden_outlines, hidden, every, copied)

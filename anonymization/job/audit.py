@@ -215,19 +215,7 @@ def still_visible(
 
 def _covered(own: Region, done: list[Region]) -> float:
     """Return the share of a region's pixels that lie in others; 1 for a region without pixels."""
-    mask = own.full
-    total = int(mask.sum())
+    total = int(own.full.sum())
     if not total:
         return 1.0
-    left = mask.copy()
-    rows, columns = mask.shape
-    for other in done:
-        height, width = other.full.shape
-        top, bottom = max(own.y0, other.y0), min(own.y0 + rows, other.y0 + height)
-        start, end = max(own.x0, other.x0), min(own.x0 + columns, other.x0 + width)
-        if top >= bottom or start >= end:
-            continue
-        inner = (slice(top - own.y0, bottom - own.y0), slice(start - own.x0, end - own.x0))
-        outer = (slice(top - other.y0, bottom - other.y0), slice(start - other.x0, end - other.x0))
-        left[inner] &= ~other.full[outer]
-    return 1 - int(left.sum()) / total
+    return 1 - int(own.without(done).full.sum()) / total

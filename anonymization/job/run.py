@@ -265,6 +265,8 @@ def _stream(task: Task, processor: Processor) -> Processed:
     from anonymization.job.inputs import read_source
     from anonymization.job.results import FAILED, QUARANTINED, FileResult, Processed
 
+    if sys.stdout is None or (sys.stdin is None and str(task.source) == STREAM):
+        raise UsageError("standard input or output is closed; give a file, or a folder to --output")
     if str(task.source) == STREAM:
         data = sys.stdin.buffer.read(MAX_BYTES + 1)
         if not data:

@@ -106,6 +106,7 @@ DAMAGE = {
     "cut off in a header": lambda data: data[: 2 * 1024 + 100],
     "without its end": lambda data: data[: 4 * 1024],
     "two in one": lambda data: data * 2,
+    "endless": lambda data: data + bytes(2**24),
 }
 
 

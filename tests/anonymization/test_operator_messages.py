@@ -528,3 +528,12 @@ def test_a_full_log_does_not_end_a_run(tmp_path: Path, constant_bundle: Bundle) 
             )
         assert ended.returncode == 0
         assert (tmp_path / "out/a.png").is_file()
+
+
+def test_a_closed_standard_output_is_told_in_a_sentence(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(Path("in.png"))
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run("--output", "-", inputs="in.png") == 2
+    assert "standard input or output is closed" in said()[-1]
