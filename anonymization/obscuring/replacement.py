@@ -155,8 +155,10 @@ def coarse_grid(crop: Pixels, *, cell_px: float, noise: CellNoise) -> Pixels:
     if scale < TOP[crop.dtype]:  # of a camera with fewer bits
         np.minimum(grid, crop.dtype.type(scale), out=grid)
     grid &= crop.dtype.type(scale + 1 - step)
-    if colours in (2, 4):  # what was opaque stays so: alpha is rounded up
+    if colours in (2, 4):  # what was opaque stays so, whatever the noise: alpha is rounded up
+        opaque = means[..., -1] >= scale
         grid[..., -1] |= crop.dtype.type(step - 1)
+        grid[opaque, -1] = scale
     return grid
 
 
