@@ -1,15 +1,46 @@
-"""Masks on the pixels of a picture: sampled to size, grown, and how far away they are."""
+"""Masks on the pixels of a picture: sampled to size, grown, and how far away they are.
+
+What a mask covers is written as runs: stretches of pixels in a row. A large object has a few
+hundred of them where it has a hundred thousand pixels.
+"""
 
 from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anonymization.obscuring.figures import Grid
 from anonymization.products import product
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Offsets = NDArray[np.signedinteger[Any]]
+
+
+class Runs(NamedTuple):
+    """Pixels of a crop, as stretches of its rows, in the order of reading; int64, shape (N,).
+
+    Attributes:
+        rows: Row of each.
+        starts: Its first column.
+        ends: The column behind its last; larger than the first.
+    """
+
+    rows: Ints
+    starts: Ints
+    ends: Ints
+
+    def select(self, which: Bools) -> Runs:
+        """Return some of them."""
+        return Runs(self.rows[which], self.starts[which], self.ends[which])
+
+
+NO_RUNS = Runs(*(np.empty(0, np.int64) for _ in Runs._fields))
 
 
 def paste_mask(
@@ -44,45 +75,168 @@ def _sampling(low: float, high: float, cells: int, *, first: int, count: int) ->
     return np.asarray(np.maximum(np.subtract(1, weights, out=weights), 0, out=weights))
 
 
-def grown(inside: Bools, margin: float) -> Bools:
-    """Return the pixels whose centre is at most the margin away from one inside.
+_HAIR_PX = 1e-3
+"""Rounding must not leave a pixel clear."""
 
-    Each run of pixels in a row stands for itself in the rows above and below, longer or shorter
-    as a disc is. That is cheaper than a distance for every pixel, unless there are many runs.
+
+def runs_of(mask: Floats, box_xyxy: Floats, grid: Grid, threshold: float) -> Runs:
+    """Return the pixels of a crop at which a mask, as `paste_mask` samples it, reaches a threshold.
+
+    Between the centres of two cells a row of the mask is a straight line, so where it crosses the
+    threshold is worked out, and no pixel is sampled.
 
     Args:
-        inside: bool, shape (H, W).
-        margin: Pixels.
-
-    Returns:
-        bool, shape (H, W).
-
-    >>> grown(np.array([[0, 0, 1, 0, 0]], bool), 1).astype(int).tolist()
-    [[0, 1, 1, 1, 0]]
+        mask: float32, shape (M, M), probability per cell of the box.
+        box_xyxy: float32, shape (4,), box that the mask spans, picture pixels.
+        grid: The crop.
+        threshold: Above 0.
     """
+    x_low, y_low, x_high, y_high = (float(v) for v in box_xyxy)
+    cells = mask.shape[1]
+    height, width = grid.y1 - grid.y0, grid.x1 - grid.x0
+    # A cell of nothing on each side, so that what starts in a row ends in it.
+    nodes = np.zeros((height, cells + 2), np.float32)
+    down = _sampling(y_low, y_high, mask.shape[0], first=grid.y0, count=height)
+    nodes[:, 1:-1] = product(down, mask)
+    line = nodes.reshape(-1)
+    reached = line >= threshold
+    before = np.flatnonzero(reached[1:] != reached[:-1])
+    rows, column = np.divmod(before, cells + 2)
+    low, high = line[before].astype(np.float64), line[before + 1].astype(np.float64)
+    crossing = column - 0.5 + (threshold - low) / (high - low)  # in cells from the box's left
+    centre = x_low + crossing * (max(x_high - x_low, 1e-6) / cells) - grid.x0 - 0.5
+    starts = np.maximum(np.ceil(centre[0::2] - _HAIR_PX).astype(np.int64), 0)
+    ends = np.minimum(np.floor(centre[1::2] + _HAIR_PX).astype(np.int64) + 1, width)
+    return Runs(rows[0::2], starts, ends).select(starts < ends)
+
+
+def runs_in(inside: Bools) -> Runs:
+    """Return the pixels that are set of a crop; bool (H, W)."""
     height, width = inside.shape
     # A clear column between the rows, so that no run goes on into the next one.
     pitch = width + 1
     line = np.zeros(1 + height * pitch, np.bool_)
     line[1:].reshape(height, pitch)[:, :width] = inside
     edges = np.flatnonzero(line[1:] != line[:-1])
-    rows, starts = np.divmod(edges[0::2, None], pitch)
-    ends = edges[1::2, None] - rows * pitch
+    rows, starts = np.divmod(edges[0::2], pitch)
+    return Runs(rows, starts, edges[1::2] - rows * pitch)
+
+
+def grown(runs: Runs, margin: float, *, height: int, width: int) -> Bools:
+    """Return the pixels whose centre is at most the margin away from one of the runs.
+
+    Between two runs of a row that both reach over what lies between them, that counts as theirs:
+    a hollow narrower than the margins on both sides is hidden, not left as a speck.
+
+    Args:
+        runs: In a crop.
+        margin: Pixels.
+        height: Rows of the crop.
+        width: Columns of it.
+
+    Returns:
+        bool, shape (height, width).
+
+    >>> grown(runs_in(np.array([[0, 0, 1, 0, 0]], bool)), 1, height=1, width=5).astype(int).tolist()
+    [[0, 1, 1, 1, 0]]
+    """
+    hidden = np.zeros((height, width), np.bool_)
+    if not len(runs.rows):
+        return hidden
     radius = float(np.float32(margin))
     down = np.arange(-int(radius), int(radius) + 1)
     # A hair more: rounding must not leave a pixel clear.
-    across = np.sqrt(radius**2 - down**2 + 1e-6).astype(np.int64)
-    if rows.size * down.size > inside.size:
-        return np.asarray(distance_from(inside) <= np.float32(margin))
-    reached = rows + down
-    seen = (reached >= 0) & (reached < height)
-    first = reached * pitch
-    changes = np.zeros(height * pitch, np.int32)
-    one = np.int32(1)  # of the array's own type, for which NumPy is forty times as fast
-    np.add.at(changes, (first + np.maximum(starts - across, 0))[seen], one)
-    np.subtract.at(changes, (first + np.minimum(ends + across, width))[seen], one)
-    runs = np.cumsum(changes, dtype=np.int32, out=changes).reshape(height, pitch)
-    return np.asarray(runs[:, :width] > 0)
+    kind = np.int16 if 2 * (width + len(down)) < np.iinfo(np.int16).max else np.int32
+    across = np.sqrt(radius**2 - down**2 + 1e-6).astype(kind)
+    runs = _joined(runs, 2 * int(radius))
+    strands = _strands(runs) if len(runs.rows) <= STRANDS_MAX + 2 * height else None
+    if strands is None:
+        return np.asarray(distance_from(_drawn(runs, height, width)) <= np.float32(margin))
+    for rows, starts, ends in strands:
+        _grow(hidden, int(rows[0]), starts, ends, across)
+    return hidden
+
+
+STRANDS_MAX = 64
+"""A mask of more pieces is dust, for which a distance for every pixel is cheaper."""
+
+
+def _joined(runs: Runs, gap: int) -> Runs:
+    """Return runs of which those in a row that lie no further apart are one."""
+    apart = np.ones(len(runs.rows) + 1, np.bool_)
+    same = runs.rows[1:] == runs.rows[:-1]
+    np.logical_not(same & (runs.starts[1:] - runs.ends[:-1] <= gap), out=apart[1:-1])
+    if apart.all():
+        return runs
+    first, last = apart[:-1], apart[1:]
+    return Runs(runs.rows[first], runs.starts[first], runs.ends[last])
+
+
+def _strands(runs: Runs) -> list[Runs] | None:
+    """Return the runs in stretches of rows that follow on each other, each touching the next.
+
+    None if there would be more than `STRANDS_MAX`.
+    """
+    strands: list[Runs] = []
+    while len(runs.rows) and len(strands) <= STRANDS_MAX:
+        first = np.ones(len(runs.rows), np.bool_)
+        np.not_equal(runs.rows[1:], runs.rows[:-1], out=first[1:])
+        whole = bool(first.all())
+        rows, starts, ends = runs if whole else runs.select(first)
+        follows = rows[1:] == rows[:-1] + 1
+        follows &= (starts[1:] <= ends[:-1]) & (ends[1:] >= starts[:-1])
+        cuts = [0, *(np.flatnonzero(~follows) + 1).tolist(), len(rows)]
+        strands += [Runs(rows[a:b], starts[a:b], ends[a:b]) for a, b in pairwise(cuts)]
+        runs = NO_RUNS if whole else runs.select(~first)
+    return strands if len(strands) <= STRANDS_MAX else None
+
+
+def _drawn(runs: Runs, height: int, width: int) -> Bools:
+    """Return the pixels of some runs, between any two of which one is clear; bool (H, W)."""
+    pitch = width + 1
+    changes = np.zeros(height * pitch, np.int8)
+    changes[runs.rows * pitch + runs.starts] = 1
+    changes[runs.rows * pitch + runs.ends] = -1
+    inside = np.cumsum(changes, dtype=np.int8, out=changes).view(np.bool_)
+    return inside.reshape(height, pitch)[:, :width]
+
+
+def _grow(hidden: Bools, top: int, starts: Ints, ends: Ints, across: Offsets) -> None:
+    """Hide what a strand of runs reaches, in place.
+
+    Each run stands for itself in the rows above and below, longer or shorter as a disc is. As each
+    touches the next, a row has no gap between the leftmost and the rightmost that is reached.
+    """
+    height, width = hidden.shape
+    radius = len(across) // 2
+    low, high = max(top - radius, 0), min(top + len(starts) + radius, height)
+    inner = slice(low - top + radius, high - top + radius)
+    left = _furthest(starts, across, width)[inner, None]
+    right = width - _furthest(width - ends, across, width)[inner, None]
+    first, end = max(int(left.min()), 0), min(int(right.max()), width)
+    columns: Offsets = np.arange(first, end, dtype=across.dtype)
+    reached = columns >= left
+    reached &= columns < right
+    hidden[low:high, first:end] |= reached
+
+
+def _furthest(ends: Ints, across: Offsets, width: int) -> Offsets:
+    """Return the leftmost column that each row around a strand reaches; more than `width` if none.
+
+    Args:
+        ends: Columns at which its rows start, shape (N,).
+        across: By how much a row reaches further, by the distance between rows, shape (2 R + 1,).
+        width: Columns of the crop.
+
+    Returns:
+        Of the type of `across`, shape (N + 2 R,).
+    """
+    rows, wide = len(ends), len(across) - 1
+    line = np.full(rows + 2 * wide, width + wide + 1, across.dtype)
+    line[wide : wide + rows] = ends
+    # Row i holds the strand moved up by i rows.
+    moved: Offsets = np.ndarray((wide + 1, rows + wide), line.dtype, line, 0, line.strides * 2)
+    return np.asarray(np.min(moved - across[:, None], axis=0))
 
 
 def distance_from(inside: Bools) -> Floats:

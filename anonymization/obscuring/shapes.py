@@ -26,7 +26,7 @@ from anonymization.obscuring.figures import (
     rotated_distance,
     rounded_out,
 )
-from anonymization.obscuring.masks import distance_from, grown, paste_mask
+from anonymization.obscuring.masks import distance_from, grown, paste_mask, runs_in, runs_of
 from anonymization.obscuring.region import FULL, NOWHERE, Outline, Region
 from anonymization.taxonomy import STRENGTH_MIN, ClassSpec, Taxonomy
 
@@ -198,13 +198,14 @@ def region_of(find: Find, detections: Detections, *, mask_threshold: float) -> R
             around = fade(distance_from(drawn) - np.float32(margin), feather)
             np.maximum(weight, around, out=weight)
         return Region(x0, y0, weight == FULL) if feather <= 0 else Region(x0, y0, None, weight)
+    if shape == "outline" and feather <= 0 and len(find.boxes) == 1:
+        sharp = _sharp_outline(find, detections, mask_threshold, drawn)
+        if sharp is not None:
+            return sharp
     inside = _inside(find, detections, mask_threshold, drawn)
     if inside is None and _is_plain("box", feather, find.extent):
         return _plain_box(find)
     corners = rotated_corners(inside, grid, margin) if shape == "rotated_box" else None
-    if feather <= 0 and corners is None and inside is not None and len(find.boxes) == 1:
-        # What was drawn is what is inside, where anything was.
-        return Region(x0, y0, grown(inside, margin))
     distances = [_first_distance(find, inside, corners)]
     distances += [box_distance(box, margin, grid) for box in find.boxes[1:]]
     if drawn is not None:
@@ -265,6 +266,24 @@ def _find(
         min(math.ceil(y1 + growth), height),
     )
     return Find(position, spec, boxes, extent, cell_px(spec, side), margin, feather, grid, outline)
+
+
+def _sharp_outline(
+    find: Find, detections: Detections, mask_threshold: float, drawn: Bools | None
+) -> Region | None:
+    """Return where an outline without a faded edge is hidden; None where it is unknown."""
+    grid = find.grid
+    mask = detections.masks[find.position]
+    if drawn is not None:  # it is what is inside
+        runs = runs_in(drawn)
+    elif mask_threshold > 0 and np.isfinite(mask).all():
+        runs = runs_of(mask, detections.boxes_xyxy[find.position], grid, mask_threshold)
+    else:
+        return None
+    if not len(runs.rows):
+        return None
+    height, width = grid.y1 - grid.y0, grid.x1 - grid.x0
+    return Region(grid.x0, grid.y0, grown(runs, find.margin, height=height, width=width))
 
 
 def _inside(

@@ -6,12 +6,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 
 from anonymization.detection.finds import Detections, ShapeError
-from anonymization.obscuring.masks import grown, paste_mask
+from anonymization.obscuring.masks import paste_mask
 from anonymization.obscuring.obscure import obscure, obscured_mask
 from anonymization.obscuring.region import Outline
 from anonymization.obscuring.shapes import region
@@ -402,15 +401,6 @@ def test_float_pixels_keep_their_range_and_holes_do_not_spread() -> None:
     assert np.isfinite(done).all()
     assert 5 < done[10:30, 10:30].mean() < 45
     np.testing.assert_array_equal(done[30:], pixels[30:])
-
-
-@pytest.mark.parametrize("share", [0.001, 0.3, 0.95])  # a few dots, ragged, few holes
-@pytest.mark.parametrize("margin", [0.0, 1.0, 2**0.5, 5.0, 12.3, 90.0])
-def test_what_is_grown_is_as_far_as_the_margin_and_no_further(share: float, margin: float) -> None:
-    inside = np.random.default_rng(3).random((70, 90)) < share
-    inside[35, 0] = True
-    distance = cv2.distanceTransform((~inside).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    assert np.array_equal(grown(inside, margin), distance <= np.float32(margin))
 
 
 def test_threads_and_children_draw_noise_of_their_own() -> None:
