@@ -191,18 +191,30 @@ def tone_mapped(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     Args:
         values: float32, shape (H, W) or (H, W, C).
     """
+    white = white_level(values)
+    with np.errstate(all="ignore"):
+        shown = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+        if white != DISPLAY_WHITE:
+            shown = np.clip(shown / np.float32(white), 0, 1) ** np.float32(1 / _GAMMA)
+        return np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
+
+
+DISPLAY_WHITE = 1.0
+"""White of float pixels that are display values."""
+
+
+def white_level(values: NDArray[np.float32]) -> float:
+    """Return the value of white of float pixels: 1 of display values, else of light, above 0.
+
+    Args:
+        values: float32, shape (H, W) or (H, W, C).
+    """
     step = max(1, values.shape[0] * values.shape[1] // _SAMPLE_PIXELS)
     sample = values.reshape(-1, *values.shape[2:])[::step]
     sample = sample[np.isfinite(sample)]
-    top = float(sample.max(initial=0))
-    with np.errstate(all="ignore"):
-        finite = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
-        if top <= 1 and sample.min(initial=0) >= 0:
-            shown = finite
-        else:
-            light = max(float(np.percentile(sample, _HIGHLIGHT)), 1e-12)
-            shown = np.clip(finite / np.float32(light), 0, 1) ** np.float32(1 / _GAMMA)
-        return np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
+    if not sample.size or (sample.max() <= DISPLAY_WHITE and sample.min() >= 0):
+        return DISPLAY_WHITE
+    return max(float(np.percentile(sample, _HIGHLIGHT)), 1e-12)
 
 
 def to_image(native: Native, mode: str) -> Any:

@@ -91,7 +91,7 @@ def obscure(
         )
     done: Pixels = np.array(pixels, order="C")
     random = _own_noise() if seed is None else np.random.default_rng(seed)
-    noise = CellNoise(pixels, random)
+    noise = CellNoise(pixels, random, cmyk=cmyk)
     drawn: list[tuple[Find, Region, FaceGenerator | None]] = []
     averaged: list[tuple[Find, Region]] = []
     for find, where in obscured_regions(
@@ -122,7 +122,7 @@ def obscure(
         # A second find on the same plate or face would else put a smaller one into its middle.
         place = where.without([region for _, region, _ in drawn[:number]])
         crop = done[where.slices]
-        blend(crop, drawn_on(crop, picture, noise.scale, cmyk=cmyk), place)
+        blend(crop, drawn_on(crop, picture, noise), place)
     return done
 
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anonymization.formats.pixels import bits_used
+from anonymization.formats.pixels import bits_used, white_level
 from anonymization.obscuring.region import Region
 from anonymization.obscuring.synthetic import plate_for
 
@@ -35,13 +35,12 @@ TOP = {np.dtype(kind): int(np.iinfo(kind).max) for kind in (np.uint8, np.uint16)
 
 
 def full_scale(pixels: Pixels) -> float:
-    """Return the value of white: by the bits that are used, for floats 1 or the largest there."""
+    """Return the value of white, as detection shows the picture; of colours, without alpha."""
     if pixels.dtype == np.uint8:
         return 255.0
     if pixels.dtype == np.uint16:
         return float(2 ** bits_used(pixels) - 1) if pixels.size else 65535.0
-    finite = pixels[np.isfinite(pixels)]
-    return max(1.0, float(finite.max(initial=0.0)))
+    return white_level(pixels)
 
 
 class CellNoise:
@@ -50,12 +49,26 @@ class CellNoise:
     Attributes:
         scale: Value of white.
         step: Difference between the values to which cells are rounded.
+        opaque: White of alpha, the last of two or four channels; None without alpha.
+        alpha_max: Largest value of alpha that is there.
     """
 
     BLOCK = 256
 
-    def __init__(self, pixels: Pixels, random: np.random.Generator) -> None:
-        """Take white from the picture's pixels, and the noise from a generator."""
+    def __init__(self, pixels: Pixels, random: np.random.Generator, *, cmyk: bool = False) -> None:
+        """Take white from the picture's pixels, and the noise from a generator.
+
+        Args:
+            pixels: uint8, uint16 or float32, shape (H, W) or (H, W, C).
+            random: Draws the noise.
+            cmyk: Whether four channels are inks; else the last is alpha.
+        """
+        self.opaque: float | None = None
+        self.alpha_max = 0.0
+        if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and not cmyk:
+            alpha, pixels = pixels[..., -1], pixels[..., :-1]
+            self.opaque = full_scale(alpha)
+            self.alpha_max = float(alpha.max(initial=0, where=np.isfinite(alpha)))
         self.scale = full_scale(pixels)
         levels = self.scale if pixels.dtype == np.float32 else self.scale + 1
         self.step = levels * QUANTUM_SHARE
@@ -84,7 +97,7 @@ def replacement(crop: Pixels, method: str, cell: float, noise: CellNoise) -> Pix
         noise: Of the cells.
     """
     if method == "solid":
-        return _black(crop, noise.scale)
+        return _black(crop, noise)
     grid = coarse_grid(crop, cell_px=cell, noise=noise)
     # Whole numbers before enlarging: float pixels of full size would take most of the time.
     if method == "blur":
@@ -94,12 +107,13 @@ def replacement(crop: Pixels, method: str, cell: float, noise: CellNoise) -> Pix
     return large if large.shape == crop.shape else large.reshape(crop.shape)
 
 
-def _black(crop: Pixels, scale: float) -> Pixels:
+def _black(crop: Pixels, noise: CellNoise) -> Pixels:
     """Return black of a crop's shape and type: in the ink of that name, and never see-through."""
     black = np.zeros_like(crop)
-    channels = 1 if crop.ndim == 2 else crop.shape[2]
-    if channels in (2, 4):  # black ink, or alpha
-        black[..., -1] = scale
+    if noise.opaque is not None:
+        black[..., -1] = noise.opaque
+    elif crop.ndim == 3 and crop.shape[2] == 4:
+        black[..., -1] = noise.scale
     return black
 
 
@@ -112,19 +126,19 @@ def plate_on(where: Region, random: np.random.Generator) -> NDArray[np.uint8]:
     return plate_for(height, width, random, corners_xy=corners)
 
 
-def drawn_on(crop: Pixels, picture: NDArray[np.uint8], scale: float, *, cmyk: bool) -> Pixels:
+def drawn_on(crop: Pixels, picture: NDArray[np.uint8], noise: CellNoise) -> Pixels:
     """Return a drawn RGB picture in the crop's channels and type; takes nothing from its pixels."""
     rgb = picture.astype(np.float32) / 255
-    gray = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
+    gray = (rgb @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
     channels = 1 if crop.ndim == 2 else crop.shape[2]
-    opaque = np.ones_like(gray)[..., None]
-    if channels == 4 and cmyk:
-        drawn = np.concatenate([np.zeros_like(rgb), 1 - gray[..., None]], axis=2)
-    elif channels in (3, 4):
-        drawn = np.concatenate([rgb, opaque][: channels - 2], axis=2)
+    if channels == 4 and noise.opaque is None:
+        drawn = np.concatenate([np.zeros_like(rgb), 1 - gray], axis=2)
     else:
-        drawn = np.concatenate([gray[..., None]] + [opaque] * (channels - 1), axis=2)
-    return as_type(drawn * np.float32(scale), crop).reshape(crop.shape)
+        drawn = rgb if channels in (3, 4) else gray
+    drawn = drawn * np.float32(noise.scale)
+    if noise.opaque is not None:
+        drawn = np.concatenate([drawn, np.full_like(gray, noise.opaque)], axis=2)
+    return as_type(drawn, crop).reshape(crop.shape)
 
 
 def coarse_grid(crop: Pixels, *, cell_px: float, noise: CellNoise) -> Pixels:
@@ -141,25 +155,34 @@ def coarse_grid(crop: Pixels, *, cell_px: float, noise: CellNoise) -> Pixels:
     height, width = crop.shape[:2]
     columns, rows = max(1, int(width / cell_px)), max(1, int(height / cell_px))
     means = _averaged(crop, rows, columns)
+    grid: Pixels
     scale, step = noise.scale, noise.step
-    colours = means.shape[2] if means.ndim == 3 else 1
     # One number for all channels of a cell: numbers of their own would tint it.
-    added = noise.take(means.shape[:2])
+    of_cell = noise.take(means.shape[:2])
+    added = of_cell
     if means.ndim == 3:
-        added = np.repeat(added[..., None], colours, axis=2)
+        added = np.repeat(of_cell[..., None], means.shape[2], axis=2)
     if crop.dtype == np.float32:
-        return np.clip(np.floor((means + added) / step) * step, 0, scale).astype(np.float32)
-    # Cut at both ends by OpenCV; then what is less than a step goes.
-    kind = cv2.CV_8U if crop.dtype == np.uint8 else cv2.CV_16U
-    grid: Pixels = cv2.add(means, added, dtype=kind).reshape(means.shape)
-    if scale < TOP[crop.dtype]:  # of a camera with fewer bits
-        np.minimum(grid, crop.dtype.type(scale), out=grid)
-    grid &= crop.dtype.type(scale + 1 - step)
-    if colours in (2, 4):  # what was opaque stays so, whatever the noise: alpha is rounded up
-        opaque = means[..., -1] >= scale
-        grid[..., -1] |= crop.dtype.type(step - 1)
-        grid[opaque, -1] = scale
+        grid = np.clip(np.floor((means + added) / step) * step, 0, scale)
+        grid = grid.astype(np.float32)
+    else:
+        # Cut at both ends by OpenCV; then what is less than a step goes.
+        kind = cv2.CV_8U if crop.dtype == np.uint8 else cv2.CV_16U
+        grid = cv2.add(means, added, dtype=kind).reshape(means.shape)
+        if scale < TOP[crop.dtype]:  # of a camera with fewer bits
+            np.minimum(grid, crop.dtype.type(scale), out=grid)
+        np.bitwise_and(grid, crop.dtype.type(scale + 1 - step), out=grid)
+    if noise.opaque is not None:
+        grid[..., -1] = _alpha(means[..., -1], of_cell / scale, noise.alpha_max)
     return grid
+
+
+def _alpha(means: Pixels, noise: NDArray[np.float64], top: float) -> NDArray[np.float64]:
+    """Return the alpha of cells: where all is opaque or see-through as it was, else coarse."""
+    step = max(top * QUANTUM_SHARE, 1e-30)
+    coarse = np.clip(np.floor((means + noise * top) / step) * step, 0, top)
+    whole = (means <= 0) | (means >= top * (1 - 1e-5))  # a mean of floats is rounded
+    return np.asarray(np.where(whole, means, coarse))
 
 
 SAMPLES = 8

@@ -59,7 +59,7 @@ def obscure_wrapped(
     }
     finds = shifted(detections.select(np.asarray(across, np.int64)), half - width)
     strip = hide(strip, finds, moved)
-    if reach > half and strip.dtype != np.float32:
+    if reach > half:
         strip = _faded(strip, np.concatenate([done[:, width - half :], done[:, :half]], axis=1))
     done[:, width - half :], done[:, :half] = strip[:, :half], strip[:, half:]
     return done

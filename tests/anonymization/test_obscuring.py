@@ -335,6 +335,39 @@ def test_what_is_gray_stays_gray_and_what_is_opaque_stays_opaque(method: str) ->
     assert np.abs(seen[..., 1].astype(int) - 90).max() < 40  # half see-through stays about so
 
 
+@pytest.mark.parametrize("method", ["blur", "pixelate", "solid"])
+@pytest.mark.parametrize(
+    ("kind", "level", "opaque"),
+    [(np.uint8, 90, 255), (np.uint16, 1500, 65535), (np.uint16, 1500, 65520), (np.float32, 0.5, 1)],
+)
+def test_alpha_has_a_white_of_its_own(method: str, kind: type, level: float, opaque: float) -> None:
+    """A camera's 11 bits beside 16 bits of alpha, or light of any strength beside an alpha of 1."""
+    spec, finds = taxonomy(ClassSpec("box", "box", method, margin=0.0)), one([0, 0, 400, 40])
+    pixels = np.full((80, 400, 4), level).astype(kind)
+    pixels[..., 3] = opaque
+    done = obscure(pixels, finds, spec, seed=0)[:40].astype(float)
+    assert (done[..., 3] >= opaque).all()
+    if method != "solid":
+        white = {np.uint8: 256, np.uint16: 2048, np.float32: 1}[kind]
+        assert np.abs(done[..., :3] - level).max() < 0.12 * white
+    pixels[:40, :, 3] = 0
+    through = obscure(pixels, finds, spec, seed=0)[:40, :, 3]
+    assert (through >= opaque if method == "solid" else through == 0).all()
+
+
+def test_one_pixel_of_the_sun_leaves_the_noise_as_it_is() -> None:
+    pixels = np.full((200, 400, 3), 0.5, np.float32)
+    pixels[150, 200] = 5e4
+    done = obscure(pixels, one([0, 0, 400, 40]), taxonomy(replace(PLATE, margin=0.0)), seed=0)
+    assert np.abs(done[:40] - 0.5).max() < 0.1
+
+
+def test_black_ink_is_hidden_as_the_other_inks_are() -> None:
+    pixels = np.zeros((40, 400, 4), np.uint8)
+    done = obscure(pixels, one([0, 0, 400, 40]), taxonomy(PLATE), seed=0, cmyk=True)
+    np.testing.assert_array_equal(done[..., 3], done[..., 0])
+
+
 def test_solid_is_black_in_every_colour_model_and_never_see_through() -> None:
     spec, finds = taxonomy(ClassSpec("box", "box", "solid", margin=0.0)), one([2, 2, 8, 8])
     black = {(9, 9): 0, (9, 9, 2): [0, 255], (9, 9, 3): [0] * 3, (9, 9, 4): [0, 0, 0, 255]}

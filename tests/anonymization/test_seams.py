@@ -166,13 +166,17 @@ def test_what_is_drawn_beyond_the_seam_can_be_written_and_read_back() -> None:
         read(given, wraps=False)
 
 
-def test_a_find_all_around_has_no_edge_where_its_strip_ends() -> None:
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_find_all_around_has_no_edge_where_its_strip_ends(kind: type) -> None:
     tool = of("face.method=blur")
     pole = Detections.from_boxes([[-WIDTH, 60, 2 * WIDTH, 160]], class_ids=[0])
     x = np.arange(WIDTH)
     bright = (128 + 100 * np.cos(x / WIDTH * 2 * np.pi)).astype(np.uint8)
     pixels = np.broadcast_to(bright[None, :, None], (HEIGHT, WIDTH, 3)).copy()
-    done = hidden(tool, pixels, pole).astype(int)
+    if kind is np.float32:
+        pixels = pixels.astype(np.float32) / 255
+    done = hidden(tool, pixels, pole).astype(float)
+    done *= 255 if kind is np.float32 else 1
     steps = np.abs(np.diff(done[85:], axis=1)).max(axis=(0, 2))
     assert steps[WIDTH // 2 - 1] <= 4
     assert np.abs(done[85:, -1] - done[85:, 0]).max() <= 25
