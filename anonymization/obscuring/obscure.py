@@ -130,10 +130,24 @@ def _hide(done: Pixels, group: Group, noise: CellNoise) -> None:
     """Put one replacement in the place of all finds of a group, in place."""
     crop = done[group.y0 : group.y1, group.x0 : group.x1]
     hidden = replacement(crop, group.method, group.cell, noise)
-    for where in group.regions:
+    for where in _united(group):
         rows, columns = where.shape
         top, left = where.y0 - group.y0, where.x0 - group.x0
         blend(done[where.slices], hidden[top : top + rows, left : left + columns], where)
+
+
+def _united(group: Group) -> list[Region]:
+    """Return the regions of a group, those without a faded edge as one: most of them overlap."""
+    sharp = [where for where in group.regions if where.faded is None]
+    if len(sharp) < 2:
+        return group.regions
+    union = np.zeros((group.y1 - group.y0, group.x1 - group.x0), np.bool_)
+    for where in sharp:
+        rows, columns = where.shape
+        top, left = where.y0 - group.y0, where.x0 - group.x0
+        union[top : top + rows, left : left + columns] |= where.full
+    faded = [where for where in group.regions if where.faded is not None]
+    return [Region(group.x0, group.y0, union), *faded]
 
 
 _OF_THREAD = threading.local()
