@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from anonymization.bundle import Bundle
 from anonymization.card import Card, TilingCard
+from anonymization.deciding import Decided, Rules, decide
 from anonymization.detection.detector import Detector
 from anonymization.detection.finds import Detections, ShapeError
 from anonymization.errors import BlurloopError
@@ -24,15 +25,13 @@ from anonymization.formats.picture import (
     encode,
     read_picture,
 )
-from anonymization.implied_heads import implied_heads
 from anonymization.obscuring.generator import FaceGenerator
 from anonymization.obscuring.obscure import NO_GENERATORS, obscure
 from anonymization.obscuring.region import Outline, Region, hidden_parts
 from anonymization.obscuring.seam import obscure_wrapped
-from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES, growths
+from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES
 from anonymization.panorama.gpano import ChosenProjection, choose_projection
 from anonymization.panorama.projection import Equirectangular
-from anonymization.panorama.wrapping import over_the_seam, with_copies, with_grown_copies
 from anonymization.pipeline import Cores
 from anonymization.regions import Regions, Spared
 from anonymization.settings import DEFAULT_TAXONOMY, Settings
@@ -46,35 +45,6 @@ FLAT = ChosenProjection(None)
 
 class NoNetworkError(BlurloopError):
     """Detection was asked of an anonymizer that has no network."""
-
-
-@dataclass(frozen=True)
-class Decided:
-    """What is to be done with the finds of one picture.
-
-    Attributes:
-        detections: Every find of the classes that are on, and the heads that persons' outlines
-            imply where that is asked for.
-        outlines: Exact pixels of finds, by position in `drawn`.
-        spared: Those that a region takes out.
-        drawn: The finds, then a copy of each that reaches across a panorama's seam, where it
-            comes in on the other side.
-        owners: Position in `detections` of each of `drawn`.
-        hidden: What is obscured of `drawn`, in order; then a copy of each of which only what is
-            hidden around it reaches across the seam.
-        hidden_outlines: Exact pixels of finds, by position in `hidden`.
-        across: Positions in `hidden` of finds that go on across a whole panorama's seam, where both
-            sides are obscured.
-    """
-
-    detections: Detections
-    outlines: Mapping[int, Outline]
-    spared: tuple[Spared, ...]
-    drawn: Detections
-    owners: NDArray[np.int64]
-    hidden: Detections
-    hidden_outlines: Mapping[int, Outline]
-    across: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -308,58 +278,13 @@ class Anonymizer:
         Raises:
             RegionError: If a region's mask does not fit the picture.
         """
+        rules = Rules(
+            self.taxonomy, self.regions, self.disabled, self.mask_threshold, self.implying_head
+        )
         turn = view.projection.turn if isinstance(view.projection, Equirectangular) else None
-        detections = self._with_implied_heads(detections, width, outlines, turn)
-        off = [i for i, n in enumerate(self.taxonomy.names) if n in self.disabled]
-        listed = np.flatnonzero(~np.isin(detections.class_ids, off))
-        found, found_outlines = _picked(detections, outlines, listed)
-        drawn, owners = with_copies(found, width, turn)
-        found_outlines = _moved(found_outlines, found, drawn, owners)
-        spared = self.regions.spared(
-            drawn,
-            self.taxonomy,
-            name=name,
-            width=width,
-            height=height,
-            mask_threshold=self.mask_threshold,
-            outlines=found_outlines,
+        return decide(
+            detections, rules, name=name, width=width, height=height, outlines=outlines, turn=turn
         )
-        # An object across the seam is spared only where both of its sides are.
-        kept = np.setdiff1d(np.arange(len(drawn)), [one.index for one in spared])
-        protected = set(owners[kept].tolist())
-        out = [one for one in spared if one.index < len(found) and one.index not in protected]
-        hidden_at = np.flatnonzero(~np.isin(owners, [one.index for one in out]))
-        hidden, hidden_outlines = _picked(drawn, found_outlines, hidden_at)
-        # What is hidden around an object may cross the seam where the object does not.
-        growth: NDArray[np.float32] = np.zeros(len(hidden), np.float32)
-        if turn is not None:
-            growth = growths(hidden, self.taxonomy)
-        every, whose, copied = with_grown_copies(hidden, owners[hidden_at], growth, width, turn)
-        across = over_the_seam(every, whose, growth[copied], width, turn)
-        outlined = _moved(hidden_outlines, hidden, every, copied)
-        return Decided(found, found_outlines, tuple(out), drawn, owners, every, outlined, across)
-
-    def _with_implied_heads(
-        self,
-        detections: Detections,
-        width: int,
-        outlines: Mapping[int, Outline],
-        turn: float | None,
-    ) -> Detections:
-        """Return the finds, and after them the heads that persons' outlines imply."""
-        taxonomy = self.taxonomy
-        if not self.implying_head or not taxonomy.keypoint_class or not taxonomy.head_class:
-            return detections
-        heads = implied_heads(
-            detections,
-            person=taxonomy.class_id(taxonomy.keypoint_class),
-            head=taxonomy.class_id(taxonomy.head_class),
-            width=width,
-            mask_threshold=self.mask_threshold,
-            outlines=outlines,
-            turn=turn,
-        )
-        return Detections.concatenate([detections, heads])
 
     def obscure(
         self,
@@ -489,26 +414,3 @@ def _check_name(target: Path, kind: str) -> None:
 def _generators(settings: Settings, seed: int | None) -> dict[str, FaceGenerator]:
     """Load the generator of each class that has one."""
     return {name: FaceGenerator.load(path, seed=seed) for name, path in settings.generators.items()}
-
-
-def _moved(
-    outlines: Mapping[int, Outline],
-    finds: Detections,
-    copies: Detections,
-    owners: NDArray[np.int64],
-) -> dict[int, Outline]:
-    """Return what a person drew, also for copies that crossed the seam and follow their finds."""
-    moved = copies.boxes_xyxy[:, 0] - finds.boxes_xyxy[owners, 0]
-    return {
-        copy: replace(outlines[owner], x0=outlines[owner].x0 + round(float(moved[copy])))
-        for copy, owner in enumerate(owners.tolist())
-        if owner in outlines
-    }
-
-
-def _picked(
-    detections: Detections, outlines: Mapping[int, Outline], positions: NDArray[np.int64]
-) -> tuple[Detections, dict[int, Outline]]:
-    """Return some finds, and their outlines by new position."""
-    drawn = {new: outlines[int(old)] for new, old in enumerate(positions) if int(old) in outlines}
-    return detections.select(positions), drawn

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anonymization.anonymizer import Anonymizer, Decided
+from anonymization.anonymizer import Anonymizer
+from anonymization.deciding import Decided
 from anonymization.documents import KnownFinds
 from anonymization.errors import BlurloopError
 from anonymization.files import check_output, sha256_of_json, write_output
