@@ -22,6 +22,7 @@ from anonymization.formats.picture import (
     FORMATS,
     MAX_PIXELS,
     MetadataPolicy,
+    Picture,
     encode,
     read_picture,
 )
@@ -340,6 +341,27 @@ class Anonymizer:
             outlines=decided.hidden_outlines,
         )
 
+    def rewrite(
+        self, picture: Picture, decided: Decided, *, recompress: int | None = None
+    ) -> tuple[NDArray[Any], bytes]:
+        """Obscure what was decided in a picture's own channels, and encode it as its source was.
+
+        Args:
+            picture: What was read.
+            decided: From `decide`.
+            recompress: As in `anonymize_file`.
+
+        Returns:
+            The new pixels, of the shape and type of `picture.native`; and the bytes of the file.
+
+        Raises:
+            PictureWriteError: As `formats.encode`.
+        """
+        cmyk = picture.encoding.mode.startswith("CMYK")
+        regions: list[Region] = []
+        hidden = self.hide(picture.native, decided, cmyk=cmyk, regions=regions)
+        return hidden, encode(picture, hidden, recompress=recompress, hidden=hidden_parts(regions))
+
     def anonymize_file(
         self,
         source: str | os.PathLike[str],
@@ -375,10 +397,7 @@ class Anonymizer:
         view = self.view(picture.xmp, width, height)
         found = self.detect(picture.pixels, view=view)
         decided = self.decide(found, name=file.name, width=width, height=height, view=view)
-        cmyk = picture.encoding.mode.startswith("CMYK")
-        regions: list[Region] = []
-        hidden = self.hide(picture.native, decided, cmyk=cmyk, regions=regions)
-        content = encode(picture, hidden, recompress=recompress, hidden=hidden_parts(regions))
+        hidden, content = self.rewrite(picture, decided, recompress=recompress)
         write_output(target, content, overwrite=overwrite)
         return AnonymizedImage(hidden, decided.detections, decided.spared, view.warning)
 

@@ -22,7 +22,7 @@ from anonymization.deciding import Decided
 from anonymization.documents import KnownFinds
 from anonymization.errors import BlurloopError
 from anonymization.files import check_output, sha256_of_json, write_output
-from anonymization.formats.picture import Picture, decode, encode
+from anonymization.formats.picture import Picture, decode
 from anonymization.job.audit import (
     Visible,
     audited,
@@ -48,7 +48,6 @@ from anonymization.job.results import (
     Processed,
 )
 from anonymization.known_regions import KnownRegions
-from anonymization.obscuring.region import Region, hidden_parts
 from anonymization.panorama.gpano import ChosenProjection
 from anonymization.panorama.projection import Equirectangular
 from anonymization.pipeline import Budget, StoppedError
@@ -262,16 +261,7 @@ class Processor:
             outlines=finds.outlines,
             view=view,
         )
-        regions: list[Region] = []
-        hidden = anonymizer.hide(
-            picture.native,
-            decided,
-            cmyk=picture.encoding.mode.startswith("CMYK"),
-            regions=regions,
-        )
-        content = encode(
-            picture, hidden, recompress=self._options.recompress, hidden=hidden_parts(regions)
-        )
+        _, content = anonymizer.rewrite(picture, decided, recompress=self._options.recompress)
         visible = self._audit(task, content, decided, view)
         return Made(content, picture, decided, visible, sha256, view.warning)
 

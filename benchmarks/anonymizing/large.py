@@ -13,9 +13,8 @@ import numpy as np
 from anonymization.anonymizer import Anonymizer
 from anonymization.card import Card
 from anonymization.detection.finds import Detections
-from anonymization.formats.picture import decode, encode
+from anonymization.formats.picture import decode
 from anonymization.memory import keep_freed_memory
-from anonymization.obscuring.region import Region, hidden_parts
 from benchmarks.anonymizing.timing import Setting, in_turns, libjpeg
 from benchmarks.encoding import picture_bytes
 
@@ -35,9 +34,7 @@ def rewritten(anonymizer: Anonymizer, content: bytes, finds: Detections) -> None
     picture = decode(content)
     width, height = picture.width, picture.height
     decided = anonymizer.decide(finds, name="", width=width, height=height)
-    regions: list[Region] = []
-    hidden = anonymizer.hide(picture.native, decided, regions=regions)
-    encode(picture, hidden, hidden=hidden_parts(regions))
+    anonymizer.rewrite(picture, decided)
 
 
 def peak_gb(card: Card, content: bytes, finds: Detections) -> float:
