@@ -121,8 +121,8 @@ class Anonymizer:
 
         Args:
             bundle: Folder, or a bundle that was loaded before.
-            thresholds: Scores per class that replace the calibrated ones.
-            settings: What else is changed per class.
+            thresholds: Scores per class, or alias of one, that replace the calibrated ones.
+            settings: What else is changed per class, or alias of one.
             regions: Regions of interest, ignored ones, and the ego vehicle.
             projection: How pictures are projected, see `choose_projection`; None takes what
                 their metadata state.
@@ -137,13 +137,16 @@ class Anonymizer:
         Raises:
             BundleError: If the bundle is not what its card says.
             RuntimeLoadError: If a graph cannot be loaded.
-            TaxonomyError: If a threshold names an unknown class.
-            SettingsError: If a setting or region does not fit the bundle's classes.
+            SettingsError: If a threshold, setting or region does not fit the bundle's classes, or
+                two names of one class contradict each other.
             GeneratorError: If a generator of faces is missing or damaged.
         """
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        settings = settings or Settings()
-        card = settings.card(loaded.card.with_thresholds(thresholds or {}))
+        scores = Settings.of(f"{name}.threshold={s}" for name, s in (thresholds or {}).items())
+        taxonomy = loaded.card.taxonomy
+        changed = (settings or Settings()).resolved(taxonomy)
+        settings = scores.resolved(taxonomy).updated(changed)
+        card = settings.card(loaded.card)
         return cls(
             Detector.from_bundle(loaded, card=card, threads=threads, cores=cores, runtime=runtime),
             card.taxonomy,
@@ -173,7 +176,7 @@ class Anonymizer:
 
         Args:
             card: Classes and how they are obscured; None for those of street imagery.
-            settings: What is changed per class.
+            settings: What is changed per class, or alias of one.
             regions: Regions of interest, ignored ones, and the ego vehicle.
             projection: How pictures are projected, see `choose_projection`; None takes what
                 their metadata state.
@@ -181,11 +184,13 @@ class Anonymizer:
             max_pixels: Largest picture that is decoded.
 
         Raises:
-            SettingsError: If a setting or region does not fit the classes.
+            SettingsError: If a setting or region does not fit the classes, or two names of one
+                class contradict each other.
             GeneratorError: If a generator of faces is missing or damaged.
         """
-        settings = settings or Settings()
-        taxonomy = settings.taxonomy(DEFAULT_TAXONOMY if card is None else card.taxonomy)
+        taxonomy = DEFAULT_TAXONOMY if card is None else card.taxonomy
+        settings = (settings or Settings()).resolved(taxonomy)
+        taxonomy = settings.taxonomy(taxonomy)
         return cls(
             None,
             taxonomy,

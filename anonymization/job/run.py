@@ -67,13 +67,12 @@ def run(job: Job) -> int:
     bundle = _bundle(job)
     from anonymization.pipeline import Cores
     from anonymization.regions import Regions
-    from anonymization.settings import DEFAULT_TAXONOMY
 
-    taxonomy = DEFAULT_TAXONOMY if bundle is None else bundle.card.taxonomy
-    job = dataclasses.replace(job, settings=job.settings.resolved(taxonomy))
     regions = Regions.read(job.regions) if job.regions is not None else Regions()
     cores = Cores.between(job.workers, job.threads, len(plan.tasks))
     anonymizer = _anonymizer(job, bundle, regions, cores)
+    # As the anonymizer reads them: warnings and reports name no aliases.
+    job = dataclasses.replace(job, settings=job.settings.resolved(anonymizer.taxonomy))
     for line in job.settings.warnings(anonymizer.taxonomy):
         say(f"warning: {line}")
     for name, generator in sorted(anonymizer.generators.items()):

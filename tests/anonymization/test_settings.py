@@ -1,10 +1,12 @@
 """Settings per class, from files and from the command line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from anonymization.anonymizer import Anonymizer
 from anonymization.bundle import Bundle
 from anonymization.settings import DEFAULT_TAXONOMY, ClassSettings, Settings, SettingsError
 from anonymization.taxonomy import Taxonomy
@@ -114,3 +116,44 @@ def test_other_names_of_a_class_mean_that_class_and_do_not_contradict_it() -> No
     twice = Settings.of(["plate.method=none", "license_plate.method=solid"])
     with pytest.raises(SettingsError, match="'none' under another name of license_plate"):
         twice.resolved(DEFAULT_TAXONOMY)
+
+
+def test_other_names_of_a_class_do_in_python_what_they_do_in_the_command(
+    make_bundle: Callable[..., Bundle],
+) -> None:
+    bundle = make_bundle(taxonomy=DEFAULT_TAXONOMY)
+    chosen = Settings.of(["plate.method=solid", "plate.margin=0.5", "car.enabled=false"])
+    detecting = Anonymizer.from_bundle(
+        bundle, settings=chosen, thresholds={"number_plate": 0.3}, threads=1
+    )
+    assert detecting.detector is not None
+    assert detecting.detector.card.thresholds["license_plate"] == 0.3
+    for anonymizer in (
+        detecting,
+        Anonymizer.for_known_regions(settings=chosen),
+        Anonymizer.for_known_regions(bundle.card, settings=chosen),
+    ):
+        spec = anonymizer.taxonomy["license_plate"]
+        assert (spec.method, spec.margin) == ("solid", 0.5)
+        assert anonymizer.disabled == {"vehicle"}
+    twice = Settings.of(["plate.method=none", "license_plate.method=solid"])
+    with pytest.raises(SettingsError, match="'none' under another name of license_plate"):
+        Anonymizer.from_bundle(bundle, settings=twice)
+    with pytest.raises(SettingsError, match="'none' under another name of license_plate"):
+        Anonymizer.for_known_regions(settings=twice)
+
+
+def test_thresholds_in_python_are_settings_that_others_go_before(constant_bundle: Bundle) -> None:
+    made = Anonymizer.from_bundle(
+        constant_bundle,
+        settings=Settings.of(["face.threshold=0.4"]),
+        thresholds={"face": 0.2, "person": 0.2},
+        threads=1,
+    )
+    assert made.detector is not None
+    held = made.detector.card.thresholds
+    assert (held["face"], held["person"], held["vehicle"]) == (0.4, 0.2, 0.5)
+    with pytest.raises(SettingsError, match=r"class 'fce'; known classes: face, person"):
+        Anonymizer.from_bundle(constant_bundle, thresholds={"fce": 0.2})
+    with pytest.raises(SettingsError, match=r"class face: threshold is 2.0; expected a number"):
+        Anonymizer.from_bundle(constant_bundle, thresholds={"face": 2})
