@@ -26,6 +26,7 @@ from anonymization.formats.picture import (
     encode,
     read_picture,
 )
+from anonymization.known_regions import DEFAULT_TAXONOMY
 from anonymization.obscuring.generator import FaceGenerator
 from anonymization.obscuring.obscure import NO_GENERATORS, obscure
 from anonymization.obscuring.region import Outline, Region, hidden_parts
@@ -35,7 +36,7 @@ from anonymization.panorama.gpano import ChosenProjection, choose_projection
 from anonymization.panorama.projection import Equirectangular
 from anonymization.pipeline import Cores
 from anonymization.regions import Regions, Spared
-from anonymization.settings import DEFAULT_TAXONOMY, Settings
+from anonymization.settings import Settings
 from anonymization.taxonomy import Taxonomy
 
 __all__ = ["AnonymizedImage", "Anonymizer", "Decided", "NoNetworkError", "OutputError"]

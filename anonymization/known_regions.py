@@ -14,10 +14,48 @@ from anonymization.documents import (
     picture_of,
 )
 from anonymization.files import parse_json, sha256_of_json
-from anonymization.taxonomy import Taxonomy
+from anonymization.taxonomy import ClassSpec, Taxonomy
 
 SUFFIX = ".json"
 FILE_MAX_BYTES = 256 * 2**20
+
+DEFAULT_TAXONOMY = Taxonomy(
+    {
+        "face": ClassSpec(
+            geometry="ellipse",
+            shape="ellipse",
+            margin=0.15,
+            feather=0.2,
+            identifiable_side="width",
+        ),
+        "person": ClassSpec(
+            geometry="mask",
+            shape="outline",
+            identifiable_px=40.0,
+            color="#3cb44b",
+            aliases=["pedestrian", "rider"],
+        ),
+        "license_plate": ClassSpec(
+            geometry="box",
+            shape="box",
+            identifiable_px=12.0,
+            color="#ffe119",
+            aliases=["plate", "licence_plate", "number_plate"],
+        ),
+        "vehicle": ClassSpec(
+            geometry="mask",
+            shape="outline",
+            margin=0.05,
+            identifiable_side="width",
+            identifiable_px=40.0,
+            color="#4363d8",
+            aliases=["car", "motorcycle", "bus", "truck", "van"],
+        ),
+    },
+    keypoint_class="person",
+    head_class="face",
+)
+"""Classes of known regions where no bundle says them; `conf/taxonomy/street.yaml` in code."""
 
 
 class KnownRegions:

@@ -14,20 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anonymization.structured import SettingsError, read_structured
-from anonymization.taxonomy import (
-    METHODS,
-    SHAPES,
-    STRENGTH_MIN,
-    ClassSpec,
-    Taxonomy,
-    TaxonomyError,
-)
+from anonymization.taxonomy import METHODS, SHAPES, STRENGTH_MIN, Taxonomy, TaxonomyError
 
 if TYPE_CHECKING:
     from anonymization.card import Card
 
 __all__ = [
-    "DEFAULT_TAXONOMY",
     "GENERATOR_COMMAND",
     "HEADS",
     "ClassSettings",
@@ -348,42 +340,3 @@ def _value(raw: str) -> Any:
         return float(raw)
     except ValueError:
         return raw
-
-
-DEFAULT_TAXONOMY = Taxonomy(
-    {
-        "face": ClassSpec(
-            geometry="ellipse",
-            shape="ellipse",
-            margin=0.15,
-            feather=0.2,
-            identifiable_side="width",
-        ),
-        "person": ClassSpec(
-            geometry="mask",
-            shape="outline",
-            identifiable_px=40.0,
-            color="#3cb44b",
-            aliases=["pedestrian", "rider"],
-        ),
-        "license_plate": ClassSpec(
-            geometry="box",
-            shape="box",
-            identifiable_px=12.0,
-            color="#ffe119",
-            aliases=["plate", "licence_plate", "number_plate"],
-        ),
-        "vehicle": ClassSpec(
-            geometry="mask",
-            shape="outline",
-            margin=0.05,
-            identifiable_side="width",
-            identifiable_px=40.0,
-            color="#4363d8",
-            aliases=["car", "motorcycle", "bus", "truck", "van"],
-        ),
-    },
-    keypoint_class="person",
-    head_class="face",
-)
-"""Classes of known regions where no bundle says them; `conf/taxonomy/street.yaml` in code."""

@@ -18,9 +18,8 @@ from anonymization.documents import KnownRegionsError, document_to_finds
 from anonymization.formats.metadata import MetadataPolicy, clean
 from anonymization.job.cli import main
 from anonymization.job.ledger import NAME as LEDGER
-from anonymization.known_regions import KnownRegions
+from anonymization.known_regions import DEFAULT_TAXONOMY, KnownRegions
 from anonymization.obscuring.obscure import obscure
-from anonymization.settings import DEFAULT_TAXONOMY
 
 FACE = [10, 8, 30, 28]
 Run = Callable[..., int]

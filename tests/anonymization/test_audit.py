@@ -15,7 +15,7 @@ from anonymization.job.audit import (
     visible_finds,
     without_copies,
 )
-from anonymization.settings import DEFAULT_TAXONOMY as TAXONOMY
+from anonymization.known_regions import DEFAULT_TAXONOMY as TAXONOMY
 from anonymization.settings import Settings
 from anonymization.taxonomy import Taxonomy
 

@@ -16,9 +16,10 @@ from anonymization.bundle import Bundle
 from anonymization.detection.finds import Detections
 from anonymization.documents import KnownFinds, document_to_finds, finds_to_document
 from anonymization.implied_heads import SOURCE, Cut, head_of
+from anonymization.known_regions import DEFAULT_TAXONOMY
 from anonymization.obscuring.obscure import obscured_mask
 from anonymization.obscuring.region import Outline
-from anonymization.settings import DEFAULT_TAXONOMY, Settings, SettingsError
+from anonymization.settings import Settings, SettingsError
 
 HEIGHT, WIDTH = 300, 400
 PERSON = DEFAULT_TAXONOMY.class_id("person")

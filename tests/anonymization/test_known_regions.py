@@ -17,9 +17,8 @@ from anonymization.documents import (
     finds_to_document,
 )
 from anonymization.drawing import drawn_outline
-from anonymization.known_regions import KnownRegions
+from anonymization.known_regions import DEFAULT_TAXONOMY, KnownRegions
 from anonymization.obscuring.obscure import obscured_mask
-from anonymization.settings import DEFAULT_TAXONOMY
 from data.coco import ellipse_to_mask
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "detections.schema.json"

@@ -10,8 +10,9 @@ import pytest
 from anonymization.detection.finds import Detections
 from anonymization.job.contact_sheet import contact_sheet, thumbnail
 from anonymization.job.outputs import binary_mask, instance_mask, overlay, overlay_jpeg, scaled_png
+from anonymization.known_regions import DEFAULT_TAXONOMY
 from anonymization.obscuring.obscure import obscured_mask
-from anonymization.settings import DEFAULT_TAXONOMY, Settings
+from anonymization.settings import Settings
 
 FINDS = Detections.from_boxes([[10, 10, 60, 60], [30, 30, 50, 40]], class_ids=[3, 2])
 

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from anonymization.detection.finds import Detections
+from anonymization.known_regions import DEFAULT_TAXONOMY
 from anonymization.regions import Area, RegionError, Regions
-from anonymization.settings import DEFAULT_TAXONOMY, SettingsError
+from anonymization.settings import SettingsError
 
 LEFT_HALF = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
 FACE, PERSON, PLATE, VEHICLE = range(4)

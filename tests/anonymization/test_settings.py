@@ -8,7 +8,8 @@ import yaml
 
 from anonymization.anonymizer import Anonymizer
 from anonymization.bundle import Bundle
-from anonymization.settings import DEFAULT_TAXONOMY, ClassSettings, Settings, SettingsError
+from anonymization.known_regions import DEFAULT_TAXONOMY
+from anonymization.settings import ClassSettings, Settings, SettingsError
 from anonymization.taxonomy import Taxonomy
 
 REPOSITORY = Path(__file__).parents[2]

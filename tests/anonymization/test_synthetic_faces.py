@@ -17,10 +17,11 @@ from PIL import Image
 from anonymization.anonymizer import Anonymizer
 from anonymization.detection.finds import Detections
 from anonymization.detection.runtime import InferenceError
+from anonymization.known_regions import DEFAULT_TAXONOMY
 from anonymization.obscuring.generator import COMMAND, FaceGenerator, GeneratorCard, GeneratorError
 from anonymization.obscuring.obscure import obscured_regions
 from anonymization.panorama.wrapping import wrapped_copies
-from anonymization.settings import DEFAULT_TAXONOMY, GENERATOR_COMMAND, Settings, SettingsError
+from anonymization.settings import GENERATOR_COMMAND, Settings, SettingsError
 
 HEIGHT, WIDTH = 80, 100
 FACES = Detections.from_boxes(
