@@ -135,13 +135,32 @@ def as_stored_places(
     return np.stack(turned.get(orientation, (y, x)), axis=1)
 
 
+def has_alpha(mode: str) -> bool:
+    """Tell whether the last channel is alpha, at any depth.
+
+    >>> has_alpha("RGBA;16"), has_alpha("CMYK")
+    (True, False)
+    """
+    return mode.split(";")[0].endswith("A")
+
+
+def colours(values: Native, *, alpha: bool) -> Native:
+    """Return the channels of colour, as a view.
+
+    Args:
+        values: Shape (H, W) or (H, W, C).
+        alpha: Whether the last channel is alpha.
+    """
+    return values[..., :-1] if alpha else values
+
+
 def to_rgb(native: Native, mode: str) -> Rgb:
     """Return RGB for detection; alpha is ignored, as pixels under it are in the file too."""
     if mode == "RGB":
         return native
+    native = colours(native, alpha=has_alpha(mode))
     if native.dtype == np.uint16:
-        seen = native[..., :-1] if mode.split(";")[0].endswith("A") else native
-        native = to_eight_bits(seen)
+        native = to_eight_bits(native)
     elif native.dtype == np.float32:
         native = tone_mapped(native)
     if mode.startswith("CMYK"):
@@ -159,7 +178,8 @@ def bits_used(values: NDArray[np.uint16]) -> int:
     sample lies in fewer than 15 bits, those are the whole range.
 
     Args:
-        values: uint16, shape (H, W) or (H, W, C).
+        values: uint16, shape (H, W) or (H, W, C); without alpha (`colours`), which is full at any
+            depth of the colours.
     """
     step = max(1, values.shape[0] * values.shape[1] // _SAMPLE_PIXELS)
     sample = values.reshape(-1, *values.shape[2:])[::step]
@@ -173,7 +193,7 @@ def to_eight_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
     By `bits_used`: a picture of 12 bits would else be almost black.
 
     Args:
-        values: uint16, shape (H, W) or (H, W, C).
+        values: uint16, shape (H, W) or (H, W, C), without alpha.
     """
     bits = bits_used(values)
     if bits == 16:
@@ -189,7 +209,7 @@ def tone_mapped(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     What is not finite counts as 0.
 
     Args:
-        values: float32, shape (H, W) or (H, W, C).
+        values: float32, shape (H, W) or (H, W, C), without alpha.
     """
     white = white_level(values)
     with np.errstate(all="ignore"):

@@ -20,7 +20,14 @@ from anonymization.formats.picture import (
     encode,
     read_picture,
 )
-from anonymization.formats.pixels import to_eight_bits, to_rgb
+from anonymization.formats.pixels import (
+    bits_used,
+    colours,
+    has_alpha,
+    to_eight_bits,
+    to_rgb,
+    tone_mapped,
+)
 
 SIZE = (48, 32)
 
@@ -270,3 +277,23 @@ def test_a_camera_of_fewer_bits_is_not_shown_to_the_network_in_the_dark(bits: in
     np.testing.assert_array_equal(shown[..., 0], levels)
     values[3, 4] = 65535  # a hot pixel
     np.testing.assert_array_equal(np.delete(to_eight_bits(values), 3, 0), np.delete(levels, 3, 0))
+
+
+def test_alpha_says_nothing_of_how_bright_the_colours_are() -> None:
+    deep = np.full((4, 5, 4), 1500, np.uint16)
+    deep[..., 3] = 65535
+    assert bits_used(colours(deep, alpha=True)) == 11
+    assert bits_used(colours(deep[..., :3], alpha=False)) == 11
+    light = np.random.default_rng(0).random((40, 60, 3), np.float32)
+    for top in (1, 100):
+        for alpha in (0, 1, 255):
+            picture = np.dstack([light * top, np.full((40, 60), alpha, np.float32)])
+            seen = to_rgb(picture, "RGBA;32F")
+            np.testing.assert_array_equal(seen, tone_mapped(light * top))
+
+
+@pytest.mark.parametrize("depth", ["", ";16", ";32F"])
+def test_alpha_is_told_by_the_mode_at_every_depth(depth: str) -> None:
+    modes = ("L", "LA", "RGB", "RGBA", "CMYK")
+    assert [mode for mode in modes if has_alpha(mode + depth)] == ["LA", "RGBA"]
+    assert not has_alpha("I;16")
