@@ -351,11 +351,12 @@ def _read_mask(path: Path, name: str, *, opaque: bool) -> tuple[Bools, str]:
     Programs often keep erased pixels white.
     """
     from anonymization.formats.picture import PictureError, read_picture
+    from anonymization.formats.pixels import has_alpha
 
     try:
         picture = read_picture(path)
         mask = np.asarray(picture.pixels.max(axis=2) >= 128)
-        if opaque and picture.encoding.mode.endswith("A"):
+        if opaque and has_alpha(picture.encoding.mode):
             alpha = picture.native[..., -1]
             full = np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else 1.0
             mask &= alpha >= full / 2

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from anonymization.detection.finds import Detections
@@ -143,10 +145,22 @@ def test_the_middle_of_a_star_is_of_interest_and_not_ignored() -> None:
     assert not (drawn["ignore"] & ~drawn["interest"]).any()
 
 
-def test_what_is_see_through_in_a_mask_spares_nothing(tmp_path: Path) -> None:
-    pixels = np.full((100, 200, 4), 255, np.uint8)
-    pixels[:, 100:, 3] = 0  # erased, and white still
-    Image.fromarray(pixels).save(tmp_path / "mask.png")
+WHITE = {"8": np.uint8(255), "16": np.uint16(65535), "float": np.float32(1)}
+
+
+@pytest.mark.parametrize("depth", WHITE)
+@pytest.mark.parametrize("channels", [2, 4])
+def test_what_is_see_through_in_a_mask_spares_nothing(
+    tmp_path: Path, depth: str, channels: int
+) -> None:
+    pixels = np.full((100, 200, channels), WHITE[depth])
+    pixels[:, 100:, -1] = 0  # erased, and white still
+    if depth == "float":
+        kind = "rgb" if channels == 4 else "minisblack"
+        options = {"photometric": kind, "planarconfig": "contig", "extrasamples": ["unassalpha"]}
+        tifffile.imwrite(tmp_path / "mask.png", pixels, **options)
+    else:
+        (tmp_path / "mask.png").write_bytes(imagecodecs.png_encode(pixels))
     found = finds(([10, 10, 40, 40], FACE), ([150, 10, 170, 40], FACE))
     for kind, expected in (("ignore", [0]), ("interest", [])):
         text = f"schema_version: 1\nregions: [{{name: a, kind: {kind}, mask: mask.png}}]\n"
