@@ -178,7 +178,7 @@ def _described(page: Directory, layout: Layout, name: str, max_pixels: int) -> t
         samples,
         np.dtype(kind[key]),
         compression,
-        _one(page, _PREDICTOR, layout, 1),
+        _one(page, _PREDICTOR, layout, 1) if compression in tiff_segments.PREDICTED else 1,
         min(rows, height) if not tiled else rows,
         _one(page, _TILE_WIDTH, layout, 0) if tiled else width,
         tiled=tiled,
@@ -213,6 +213,8 @@ def _refuse_segments(segments: Segments, name: str, max_pixels: int) -> None:
         raise PictureError(f"{name} has {segments.count} segments; at most {_SEGMENTS_MAX}")
     if segments.predictor not in (1, 2, 3):
         raise PictureError(f"{name} has predictor {segments.predictor}; handled: 1, 2, 3")
+    if segments.predictor > 1 and segments.bilevel:
+        raise PictureError(f"{name} has predictor {segments.predictor} of bilevel pixels")
     if segments.planes and segments.compression == JPEG:
         raise PictureError(f"{name} has JPEG planes, which are not handled")
 
@@ -353,7 +355,6 @@ def _fields(encoding: Encoding, how: How, offsets: list[int], sizes: list[int]) 
     bits = [8 * segments.kind.itemsize] * segments.samples
     place = LONG8 if layout.big else LONG
     tags = (_TILES, _TILE_BYTES) if segments.tiled else (_STRIPS, _STRIP_BYTES)
-    predictor = segments.predictor if segments.compression in (5, 8, 32946) else 1
     fields: dict[int, Any] = {
         **metadata.exif.first,
         **how.fields,
@@ -374,8 +375,8 @@ def _fields(encoding: Encoding, how: How, offsets: list[int], sizes: list[int]) 
         _EXIF: metadata.exif.camera,
         _GPS: metadata.exif.position,
     }
-    if predictor > 1:
-        fields[_PREDICTOR] = layout.pack(SHORT, predictor)
+    if segments.predictor > 1:
+        fields[_PREDICTOR] = layout.pack(SHORT, segments.predictor)
     if segments.sampling:
         fields[_YCBCR_SAMPLING] = layout.pack(SHORT, *segments.sampling)
     if segments.tiled:

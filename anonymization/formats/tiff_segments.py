@@ -24,6 +24,10 @@ COMPRESSIONS = {
     OLD_DEFLATE: "deflate",
     PACKBITS: "PackBits",
 }
+PREDICTED = (LZW, DEFLATE, OLD_DEFLATE)
+"""Compressions of which libtiff, and so most viewers, heed the predictor; it passes over the field
+in a file with another."""
+
 _QUALITY = 95
 
 
@@ -45,7 +49,7 @@ class Segments:
         samples: Its channels.
         kind: Type of a channel, in the machine's byte order.
         compression: One of `COMPRESSIONS`.
-        predictor: 1 for none, 2 for differences, 3 for float.
+        predictor: 1 for none, 2 for differences, 3 for float; 1 unless `PREDICTED`.
         rows: Rows of a segment.
         columns: Columns of a segment.
         tiled: Tiles are whole at the picture's edges; strips are cut.
@@ -196,11 +200,10 @@ def _cut(whole: Native, y: int, x: int, rows: int, segments: Segments) -> Native
 
 
 def _packed(values: Native, segments: Segments) -> bytes:
-    compressed = segments.compression in (LZW, DEFLATE, OLD_DEFLATE)
-    if segments.predictor == 3 and compressed:
+    if segments.predictor == 3:
         raw = _float_predictor(np.ascontiguousarray(values))
     else:
-        if segments.predictor == 2 and compressed:
+        if segments.predictor == 2:
             values = _differences(values)
         raw = values.astype(segments.kind.newbyteorder(segments.order)).tobytes()
     if segments.compression == NONE:

@@ -82,6 +82,41 @@ def test_coding_layout_and_depth_stay_without_loss(channels: int, kind: Any, cod
         np.testing.assert_array_equal(decode(result).native, changed(pixels))
 
 
+def with_predictor(pixels: NDArray[Any], predictor: int, **options: Any) -> bytes:
+    """Pixels as they are, in a file that says they are differences."""
+    data = bytearray(written(pixels, extratags=[(316, 3, 1, predictor, True)], **options))
+    tag = tifffile.TiffFile(io.BytesIO(bytes(data))).pages[0].tags[316]
+    struct.pack_into("<H", data, tag.offset, 317)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("predictor", [2, 3])
+@pytest.mark.parametrize("coding", ["none", "PackBits", "LZW", "deflate"])
+def test_a_predictor_is_heeded_where_viewers_heed_it(coding: str, predictor: int) -> None:
+    """What the network sees and what is written is what people see."""
+    import cv2
+
+    source = with_predictor(scene(1), predictor, **CODINGS[coding])
+    shown = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_UNCHANGED)
+    if shown is None:
+        with pytest.raises(PictureError, match="predictor 3 for uint8"):
+            decode(source)
+        return
+    picture = decode(source)
+    np.testing.assert_array_equal(picture.native, shown)
+    assert (shown == scene(1)).all() == (coding in ("none", "PackBits"))
+    result = encode(picture, changed(shown))
+    again = cv2.imdecode(np.frombuffer(result, np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(again, changed(shown))
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(result)), changed(shown))
+
+
+def test_a_predictor_of_bilevel_pixels_is_refused() -> None:
+    source = with_predictor(scene(1) > 100, 2, compression="lzw")
+    with pytest.raises(PictureError, match="predictor 2 of bilevel pixels"):
+        decode(source)
+
+
 def test_planes_and_ink_stay() -> None:
     pixels = scene(3)
     source = written(np.moveaxis(pixels, 2, 0), photometric="rgb", planarconfig="separate")
