@@ -27,6 +27,7 @@ from anonymization.formats.pixels import (
     Native,
     PictureError,
     PictureWriteError,
+    colours,
     refuse_size,
 )
 from anonymization.formats.text import is_text
@@ -96,7 +97,7 @@ def read(data: bytes, name: str, max_pixels: int, policy: MetadataPolicy) -> Dec
         stored = _from_palette(stored, page, layout, name)
         segments, photometric = segments.widened(np.dtype(np.uint8), 3), _RGB
     if photometric == _WHITE_IS_ZERO and stored.dtype != np.float32:
-        stored = np.iinfo(stored.dtype).max - stored
+        stored = _inverted(stored)
     mode = _mode(photometric, segments, name)
     metadata = clean(
         policy,
@@ -235,14 +236,22 @@ def _listed(
 
 
 def _from_palette(stored: Native, page: Directory, layout: Layout, name: str) -> Native:
-    colours = np.array(layout.numbers(page.get(_COLORMAP)), np.float64)
-    if len(colours) < 6 or len(colours) % 3:
-        raise PictureError(f"{name} has a palette of {len(colours)} numbers")
-    table = colours.reshape(3, -1).T
+    palette = np.array(layout.numbers(page.get(_COLORMAP)), np.float64)
+    if len(palette) < 6 or len(palette) % 3:
+        raise PictureError(f"{name} has a palette of {len(palette)} numbers")
+    table = palette.reshape(3, -1).T
     bytes_ = np.asarray((table / (257 if table.max() > 255 else 1)).clip(0, 255), np.uint8)
     if int(stored.max(initial=0)) >= len(table):
         raise PictureError(f"{name} has pixels beyond its palette of {len(table)} colours")
     return np.asarray(bytes_[stored])
+
+
+def _inverted(pixels: Native) -> Native:
+    """Turn a gray negative over, or back; alpha beside it is none."""
+    turned = pixels.copy()
+    gray = colours(turned, alpha=pixels.ndim == 3)
+    np.subtract(np.iinfo(pixels.dtype).max, gray, out=gray)
+    return turned
 
 
 def _mode(photometric: int, segments: Segments, name: str) -> str:
@@ -315,7 +324,7 @@ def write(
     how: How = encoding.how
     layout = how.layout
     if how.photometric == _WHITE_IS_ZERO:
-        before, after = (np.iinfo(pixels.dtype).max - pixels for pixels in (before, after))
+        before, after = _inverted(before), _inverted(after)
     at = 16 if layout.big else 8
     offsets: list[int] = []
     sizes: list[int] = []

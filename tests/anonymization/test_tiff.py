@@ -10,8 +10,11 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
+from anonymization.detection.finds import Detections
 from anonymization.formats.picture import PictureError, decode, encode
 from anonymization.formats.pixels import tone_mapped
+from anonymization.obscuring.obscure import obscure
+from anonymization.taxonomy import ClassSpec, Taxonomy
 
 HEIGHT, WIDTH = 70, 101
 
@@ -139,6 +142,32 @@ def test_a_negative_is_seen_upright_and_written_as_it_was() -> None:
     now = tifffile.TiffFile(io.BytesIO(encode(picture, picture.native)))
     assert now.pages[0].photometric == 0
     np.testing.assert_array_equal(now.asarray(), pixels)
+
+
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_what_is_hidden_in_a_negative_is_as_opaque_as_it_was(kind: Any, planes: bool) -> None:
+    top = np.iinfo(kind).max
+    pixels = scene(2, kind)
+    pixels[..., 1] = top
+    source = written(
+        np.moveaxis(pixels, 2, 0) if planes else pixels,
+        photometric="miniswhite",
+        planarconfig="separate" if planes else "contig",
+        extrasamples=["unassalpha"],
+    )
+    picture = decode(source)
+    np.testing.assert_array_equal(picture.native[..., 0], top - pixels[..., 0])
+    np.testing.assert_array_equal(picture.native[..., 1], pixels[..., 1])
+    finds = Detections.from_boxes([[30, 10, 60, 20]], class_ids=[0])
+    solid = Taxonomy({"thing": ClassSpec("box", "box", method="solid", margin=0.0)})
+    result = encode(picture, obscure(picture.native, finds, solid, seed=0))
+    now = tifffile.TiffFile(io.BytesIO(result))
+    assert now.pages[0].photometric == 0
+    shown = np.moveaxis(now.asarray(), 0, 2) if planes else now.asarray()
+    expected = pixels.copy()
+    expected[10:20, 30:60, 0] = top
+    np.testing.assert_array_equal(shown, expected)
 
 
 def test_palettes_and_bilevel_are_widened() -> None:
