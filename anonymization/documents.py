@@ -182,7 +182,7 @@ def _find(
         source=str(value.get("source", "person")),
     )
     if value.get("merged_box") is not None:
-        merged = np.array([numbers(value["merged_box"], 4, "merged_box")], np.float32)
+        merged = np.array([_ordered(value["merged_box"], "merged_box")], np.float32)
         found = dataclasses.replace(found, merged_xyxy=merged)
     if not wraps or outline is None:
         return [(found, outline)]
@@ -217,10 +217,16 @@ def _with_box(
     return Outline(x0, y0, mask)
 
 
-def _box(values: Any, width: int, height: int, *, wraps: bool) -> list[float]:
-    x0, y0, x1, y1 = numbers(values, 4, "box")
+def _ordered(values: Any, what: str) -> list[float]:
+    """Return the sides of a box; one turned around would hide nothing inside of it."""
+    x0, y0, x1, y1 = numbers(values, 4, what)
     if x1 <= x0 or y1 <= y0:
-        raise ValueError(f"box is {values!r}; expected x0 < x1 and y0 < y1")
+        raise ValueError(f"{what} is {values!r}; expected x0 < x1 and y0 < y1")
+    return [x0, y0, x1, y1]
+
+
+def _box(values: Any, width: int, height: int, *, wraps: bool) -> list[float]:
+    x0, y0, x1, y1 = _ordered(values, "box")
     # Of a panorama a turn to either side is the picture once more.
     beyond = width if wraps else 0
     if x1 <= -beyond or y1 <= 0 or x0 >= width + beyond or y0 >= height:

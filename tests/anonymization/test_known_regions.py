@@ -23,6 +23,7 @@ from data.coco import ellipse_to_mask
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "detections.schema.json"
 WIDTH, HEIGHT = 120, 80
+FACE = {"class": "face", "box": [0, 0, 9, 9]}
 
 
 def document(*rows: dict[str, Any], **picture: Any) -> dict[str, Any]:
@@ -164,6 +165,9 @@ def test_coco_text_runs_are_decoded_as_pycocotools_does() -> None:
         ({"box": [0, 0, 9, 9]}, "class is None"),
         ({"class": "face"}, "neither box"),
         ({"class": "face", "box": [9, 0, 0, 9]}, "expected x0 < x1"),
+        (FACE | {"merged_box": [80, 60, 20, 20]}, "merged_box is .*expected x0 < x1"),
+        (FACE | {"merged_box": [20, 60, 80, 60]}, "merged_box is .*expected x0 < x1"),
+        (FACE | {"merged_box": [20, 60, 80]}, "merged_box is .*expected 4 numbers"),
         ({"class": "face", "box": [0, 0, 9]}, "expected 4 numbers"),
         ({"class": "face", "box": [0, 0, "9", 9]}, "finite number"),
         ({"class": "face", "box": [0, 0, float("inf"), 9]}, "finite number"),
