@@ -10,6 +10,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -63,54 +64,59 @@ def members(path: Path) -> list[Member]:
     Raises:
         ArchiveError: If it cannot be read to its end, or has too many members.
     """
-    try:
+    with _errors_told(path):
         if not stat.S_ISREG(path.stat().st_mode):
             raise ArchiveError(f"{path} is not a regular file")  # a pipe would be waited for
-        listed = _zip_members(path) if _is_zip(path) else _tar_members(path)
+        if _is_zip(path):
+            with zipfile.ZipFile(path) as archive:
+                return [member for _, member in _zip_listed(archive, path)]
+        with tarfile.open(path, "r:*") as archive:
+            found = [member for _, member in _tar_listed(archive, path)]
+            _check_end(archive, path)
+            return found
+
+
+@contextmanager
+def _errors_told(path: Path, more: str = "") -> Iterator[None]:
+    """Raise `ArchiveError` for whatever goes wrong with an archive.
+
+    Args:
+        path: The archive.
+        more: What to say besides of one that was read before.
+    """
+    try:
+        yield
     except ArchiveError:
         raise
     except OSError as error:
-        raise ArchiveError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise ArchiveError(f"{path} cannot be read{more}: {error.strerror or error}") from error
     except (EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise ArchiveError(f"{path} is no readable archive: {error}") from error
+        raise ArchiveError(f"{path} is no readable archive{more}: {error}") from error
     except Exception as error:  # damaged archives make both libraries raise nearly anything
         raise ArchiveError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _zip_listed(archive: zipfile.ZipFile, path: Path) -> Iterator[tuple[zipfile.ZipInfo, Member]]:
+    """Yield the files of a zip and what they are taken for, in order."""
+    infos = [info for info in archive.infolist() if not info.is_dir()]
+    _check_count(path, len(infos))
     seen: set[str] = set()
-    checked = []
-    for member in listed:
-        key = "" if member.path is None else str(member.path).casefold()
-        if key and key in seen:
-            member = Member(member.name, None, "appears twice in the archive")
-        seen.add(key)
-        checked.append(member)
-    return checked
+    for info in infos:
+        mode = info.external_attr >> 16
+        special = stat.S_IFMT(mode) not in (0, stat.S_IFREG)
+        reason = "is a link or a device" if special else ""
+        reason = reason or ("is encrypted" if info.flag_bits & 1 else "")
+        yield info, _checked(info.filename, info.file_size, reason, seen)
 
 
-def _zip_members(path: Path) -> list[Member]:
-    with zipfile.ZipFile(path) as archive:
-        infos = [info for info in archive.infolist() if not info.is_dir()]
-        _check_count(path, len(infos))
-        found: list[Member] = []
-        for info in infos:
-            mode = info.external_attr >> 16
-            special = stat.S_IFMT(mode) not in (0, stat.S_IFREG)
-            reason = "is a link or a device" if special else ""
-            reason = reason or ("is encrypted" if info.flag_bits & 1 else "")
-            found.append(_checked(info.filename, info.file_size, reason))
-        return found
-
-
-def _tar_members(path: Path) -> list[Member]:
-    found: list[Member] = []
-    with tarfile.open(path, "r:*") as archive:
-        for info in archive:
-            if info.isdir():
-                continue
-            _check_count(path, len(found))
-            reason = "" if info.isreg() else "is a link or a device"
-            found.append(_checked(info.name, info.size, reason))
-        _check_end(archive, path)
-    return found
+def _tar_listed(archive: tarfile.TarFile, path: Path) -> Iterator[tuple[tarfile.TarInfo, Member]]:
+    """Yield the files of a tar and what they are taken for, in order, while it is read."""
+    seen: set[str] = set()
+    files = (info for info in archive if not info.isdir())
+    for number, info in enumerate(files):
+        _check_count(path, number)
+        reason = "" if info.isreg() else "is a link or a device"
+        yield info, _checked(info.name, info.size, reason, seen)
 
 
 _BLOCK = 512
@@ -143,13 +149,27 @@ def _check_count(path: Path, count: int) -> None:
         raise ArchiveError(f"{path} has more than {MEMBERS_MAX} members; divide it")
 
 
-def _checked(name: str, size: int, reason: str) -> Member:
+def _checked(name: str, size: int, reason: str, seen: set[str]) -> Member:
+    """Return what a file is taken for.
+
+    Args:
+        name: Its name as stored.
+        size: Its bytes, by its header.
+        reason: Why it is refused, if it is.
+        seen: Paths of the files before it that are not refused; its own is added.
+    """
     if reason:
         return Member(name, None, reason)
     if size > MEMBER_MAX_BYTES:
         return Member(name, None, f"has {size} bytes; at most {MEMBER_MAX_BYTES} are read")
     path = safe_path(name)
-    return Member(name, path, "" if path else "has a name that leaves its folder")
+    if path is None:
+        return Member(name, None, "has a name that leaves its folder")
+    key = str(path).casefold()  # on some file systems A.jpg and a.jpg are one file
+    if key in seen:
+        return Member(name, None, "appears twice in the archive")
+    seen.add(key)
+    return Member(name, path)
 
 
 def safe_path(name: str) -> PurePosixPath | None:
@@ -167,25 +187,37 @@ def safe_path(name: str) -> PurePosixPath | None:
 def contents(path: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes | ArchiveError]]:
     """Read members in the archive's order, which `names` must follow.
 
+    Of several with one name, the one that `members` does not refuse: a library would take another.
+
     Yields:
         Name and bytes of each, or why it cannot be read.
+
+    Raises:
+        ArchiveError: If the archive cannot be read any further.
     """
-    try:
+    with _errors_told(path, " any more"):
         if _is_zip(path):
-            with zipfile.ZipFile(path) as archive:
-                for name in names:
-                    yield name, _zip_content(archive, name, path)
+            yield from _zip_contents(path, names)
         else:
             yield from _tar_contents(path, names)
-    except OSError as error:
-        raise ArchiveError(f"{path} cannot be read any more: {error.strerror or error}") from error
-    except (EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise ArchiveError(f"{path} cannot be read any more: {error}") from error
 
 
-def _zip_content(archive: zipfile.ZipFile, name: str, path: Path) -> bytes | ArchiveError:
+def _zip_contents(path: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes | ArchiveError]]:
+    with zipfile.ZipFile(path) as archive:
+        infos = {m.name: info for info, m in _zip_listed(archive, path) if m.path is not None}
+        for name in names:
+            if name in infos:
+                yield name, _zip_content(archive, infos[name], path)
+            else:
+                yield name, ArchiveError(f"{path}: {name} is refused, or gone")
+
+
+def _zip_content(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path
+) -> bytes | ArchiveError:
+    name = info.filename
     try:
-        with archive.open(name) as file:
+        with archive.open(info) as file:
             return _bounded(file, f"{path}: {name}")
     except ArchiveError as error:
         return error
@@ -196,10 +228,9 @@ def _zip_content(archive: zipfile.ZipFile, name: str, path: Path) -> bytes | Arc
 def _tar_contents(path: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes | ArchiveError]]:
     wanted = set(names)
     with tarfile.open(path, "r:*") as archive:
-        for info in archive:
-            if not info.isreg() or info.name not in wanted:
+        for info, member in _tar_listed(archive, path):
+            if member.path is None or member.name not in wanted:
                 continue
-            wanted.discard(info.name)
             file = archive.extractfile(info)
             if file is None:
                 yield info.name, ArchiveError(f"{path}: {info.name} cannot be read")

@@ -1,9 +1,12 @@
 """Archives, patterns and what they may hold against us."""
 
+import gzip
 import io
 import os
+import stat
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -80,6 +83,42 @@ def test_a_name_that_appears_twice_is_refused_the_second_time(tmp_path: Path) ->
     assert [member.reason for member in members(path)] == ["", "appears twice in the archive"]
 
 
+GOOD, OTHER, LONG, LINK = b"good", b"bad", b"too long", b"link"
+TWICE = {
+    "the same name again": (GOOD, OTHER),
+    "a link of that name": (GOOD, LINK),
+    "a link of that name before": (LINK, GOOD),
+    "one too long before": (LONG, GOOD),
+}
+
+
+def archive_of(path: Path, *parts: bytes) -> Path:
+    """All parts under one name."""
+    if path.suffix == ".tar":
+        link = entry("a.jpg", tarfile.SYMTYPE, "elsewhere.jpg")
+        return tar(path, *((link, b"") if p == LINK else (entry("a.jpg"), p) for p in parts))
+    with zipfile.ZipFile(path, "w") as archive:
+        for part in parts:
+            info = zipfile.ZipInfo("a.jpg")
+            info.external_attr = (stat.S_IFLNK if part == LINK else stat.S_IFREG) << 16
+            archive.writestr(info, part)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("parts", TWICE.values(), ids=TWICE)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_of_one_name_the_member_is_read_that_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, parts: tuple[bytes, bytes]
+) -> None:
+    """zipfile takes the last of a name."""
+    monkeypatch.setattr(archives, "MEMBER_MAX_BYTES", 4)
+    path = archive_of(tmp_path / f"a.{kind}", *parts)
+    plan = make_plan([path], tmp_path / "out", suffixes=SUFFIXES)
+    assert len(plan.unreadable) == 1
+    assert [data for _, data in plan.loaded()] == [GOOD]
+
+
 def test_a_member_beyond_the_limit_is_refused_whatever_its_header_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +177,37 @@ def test_an_archive_cut_off_after_it_was_listed_fails_its_members(tmp_path: Path
     loaded = list(plan.loaded())
     assert len(loaded) == 2
     assert all(isinstance(data, ArchiveError) for _, data in loaded)
+
+
+def test_packing_that_is_damaged_after_it_was_listed_fails_its_members(tmp_path: Path) -> None:
+    """Its errors are of a kind of their own, and would end the run without a report."""
+    whole = tar(tmp_path / "a.tar", (entry("a.jpg"), b"1" * 5000), (entry("b.jpg"), b"2"))
+    data = whole.read_bytes()
+    first, second = gzip.compress(data[:1024]), gzip.compress(data[1024:])
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(first + second)
+    plan = make_plan([path], tmp_path / "out", suffixes=SUFFIXES)
+    assert len(plan.tasks) == 2
+    path.write_bytes(first + second[:10] + b"\xff" * 100)
+    loaded = list(plan.loaded())
+    assert len(loaded) == 2
+    assert all(isinstance(data, ArchiveError) for _, data in loaded)
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, NotImplementedError, zlib.error])
+def test_whatever_a_library_raises_of_an_archive_fails_its_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def raises(*_: object) -> None:
+        raise error("damaged")
+
+    path = archive_of(tmp_path / "a.zip", GOOD)
+    plan = make_plan([path], tmp_path / "out", suffixes=SUFFIXES)
+    monkeypatch.setattr(zipfile, "ZipFile", raises)
+    with pytest.raises(ArchiveError, match="damaged"):
+        members(path)
+    ((_, data),) = plan.loaded()
+    assert isinstance(data, ArchiveError)
 
 
 def test_a_pattern_is_mirrored_from_its_first_plain_folder(tmp_path: Path) -> None:
