@@ -214,7 +214,7 @@ def touched_units(
     down, across = -(-height // rows), -(-width // columns)
     if before.flags.c_contiguous and after.flags.c_contiguous:
         old, new = _words(before), _words(after)
-        per_unit = columns * before.strides[1] // old.itemsize
+        per_unit = columns * (before.nbytes // (height * width)) // old.itemsize
     else:
         old, new = _turned_difference(before, after), np.zeros((height, 1), np.bool_)
         per_unit = columns
@@ -230,10 +230,12 @@ def touched_units(
 def _words(pixels: NDArray[Any]) -> NDArray[Any]:
     """View rows of pixels as the widest whole numbers that fill them; shape (H, numbers).
 
-    A unit's row is a multiple of eight bytes, so that no number reaches into the next unit.
+    A unit's row is a multiple of eight bytes, so that no number reaches into the next unit. Of one
+    row or column NumPy keeps any stride, even a negative one: only sizes are asked.
     """
     flat = pixels.reshape(len(pixels), -1)
-    size = next(size for size in (8, 4, 2, 1) if flat.strides[0] % size == 0)
+    row = flat.shape[1] * flat.itemsize
+    size = next(size for size in (8, 4, 2, 1) if row % size == 0)
     return flat.view(f"u{size}")
 
 

@@ -363,6 +363,47 @@ def test_a_single_changed_byte_touches_its_unit_alone(width: int, turned: bool) 
         assert touched[at]
 
 
+THIN = [(1, 40), (40, 1), (1, 8), (16, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", THIN)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_changed_byte_of_one_row_or_column_touches_its_unit(
+    channels: int, size: tuple[int, int], orientation: int
+) -> None:
+    """NumPy calls such views contiguous, whatever their strides are."""
+    before = np.zeros((*size, channels), np.uint8)[..., slice(None) if channels > 1 else 0]
+    for place in (0, max(size) - 1):
+        after = before.copy()
+        after.reshape(max(size), -1)[place, -1] = 1
+        pair = as_stored(before, orientation), as_stored(after, orientation)
+        row, column = np.argwhere((pair[0] != pair[1]).reshape(*pair[0].shape[:2], -1))[0, :2]
+        touched = jpeg.touched_units(*pair, (8, 16))
+        assert touched.shape == (-(-pair[0].shape[0] // 8), -(-pair[0].shape[1] // 16))
+        assert touched.sum() == 1
+        assert touched[row // 8, column // 16]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", THIN)
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_picture_of_one_row_or_column_is_hidden_in_every_orientation(
+    mode: str, size: tuple[int, int], orientation: int
+) -> None:
+    source = written(street(mode, size=size), exif=with_orientation(orientation), subsampling=0)
+    picture = decode(source)
+    assert sorted(picture.native.shape[:2]) == sorted(size)
+    changed = picture.native.copy()
+    line = changed.reshape(max(size), -1)
+    line[: min(4, len(line))] = 128
+    result = decode(encode(picture, changed)).native
+    assert result.shape == changed.shape
+    shown, before = (a.reshape(len(line), -1).astype(int) for a in (result, picture.native))
+    assert np.abs(shown[: min(4, len(line)) - 1] - 128).max(initial=0) <= CLOSE
+    np.testing.assert_array_equal(shown[8:], before[8:])
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("method", ["solid", "blur"])
 def test_what_is_darker_than_black_does_not_stay_behind_black(
