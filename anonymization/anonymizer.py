@@ -301,6 +301,7 @@ class Anonymizer:
         outlines: Mapping[int, Outline] = NO_OUTLINES,
         cmyk: bool = False,
         regions: list[Region] | None = None,
+        in_place: bool = False,
     ) -> NDArray[Any]:
         """Obscure finds as the taxonomy says; any channels, uint8, uint16 or float32."""
         return obscure(
@@ -313,6 +314,7 @@ class Anonymizer:
             cmyk=cmyk,
             generators=self.generators,
             regions=regions,
+            in_place=in_place,
         )
 
     def hide(
@@ -322,6 +324,7 @@ class Anonymizer:
         *,
         cmyk: bool = False,
         regions: list[Region] | None = None,
+        in_place: bool = False,
     ) -> NDArray[Any]:
         """Obscure what was decided, over a panorama's seam too; as `obscure_wrapped`.
 
@@ -330,32 +333,35 @@ class Anonymizer:
             decided: From `decide`.
             cmyk: Whether four channels are inks.
             regions: Where the regions that are obscured are added, for `formats.encode`.
+            in_place: Whether the pixels given are changed, in place of a copy of them.
         """
         return obscure_wrapped(
             pixels,
             decided.hidden,
-            lambda shown, finds, drawn: self.obscure(
-                shown,
-                finds,
-                outlines=drawn,
-                cmyk=cmyk,
-                # Of the whole picture: the strip around its seam holds nothing that it does not.
-                regions=regions if shown is pixels else None,
+            lambda shown, finds, drawn, where: self.obscure(
+                shown, finds, outlines=drawn, cmyk=cmyk, regions=where, in_place=in_place
             ),
             self.taxonomy,
             across=decided.across,
             outlines=decided.hidden_outlines,
+            regions=regions,
         )
 
     def rewrite(
-        self, picture: Picture, decided: Decided, *, recompress: int | None = None
+        self,
+        picture: Picture,
+        decided: Decided,
+        *,
+        recompress: int | None = None,
+        keep: bool = False,
     ) -> tuple[NDArray[Any], bytes]:
         """Obscure what was decided in a picture's own channels, and encode it as its source was.
 
         Args:
-            picture: What was read.
+            picture: What was read; its pixels are used up, as `Picture.taken` says.
             decided: From `decide`.
             recompress: As in `anonymize_file`.
+            keep: Leave the picture's pixels as they are, at the price of a copy.
 
         Returns:
             The new pixels, of the shape and type of `picture.native`; and the bytes of the file.
@@ -365,7 +371,8 @@ class Anonymizer:
         """
         cmyk = picture.encoding.mode.startswith("CMYK")
         regions: list[Region] = []
-        hidden = self.hide(picture.native, decided, cmyk=cmyk, regions=regions)
+        pixels = picture.native if keep else picture.taken()
+        hidden = self.hide(pixels, decided, cmyk=cmyk, regions=regions, in_place=not keep)
         return hidden, encode(picture, hidden, recompress=recompress, hidden=hidden_parts(regions))
 
     def anonymize_file(

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from anonymization.formats import turbojpeg
 from anonymization.formats.jpeg_frame import Frame
-from anonymization.formats.pixels import NONE_ALIKE
 from anonymization.formats.turbojpeg import TurboJpegError
 from anonymization.products import product
 
@@ -47,7 +46,7 @@ def rewrite(data: bytes, stored: NDArray[Any], touched: Bools, frame: Frame) -> 
         data: The source file.
         stored: New pixels as the file stores them, uint8, (H, W), (H, W, 3) RGB or (H, W, 4)
             CMYK as Pillow has it.
-        touched: Units to encode, bool, (rows, columns) of MCUs; see `touched_units`.
+        touched: Units to encode, bool, (rows, columns) of MCUs; see `blocks.units_of`.
         frame: From `read_frame`.
 
     Returns:
@@ -190,59 +189,3 @@ def _planes(units: Bytes, colorspace: str) -> list[NDArray[np.uint8]]:
         colours = np.asarray(cv2.cvtColor(colours, cv2.COLOR_RGB2YCrCb), np.uint8)
         order = (0, 2, 1)
     return [*(np.asarray(cv2.extractChannel(colours, i), np.uint8) for i in order), *black]
-
-
-def touched_units(
-    before: NDArray[Any],
-    after: NDArray[Any],
-    unit: tuple[int, int],
-    alike: NDArray[np.int64] = NONE_ALIKE,
-) -> Bools:
-    """Return which units hold a pixel that differs, or that was hidden and is alike all the same.
-
-    Args:
-        before: Shape (H, W) or (H, W, C).
-        after: The same shape.
-        unit: Rows and columns of pixels of a unit.
-        alike: Row and column of hidden pixels that do not differ, (N, 2).
-
-    Returns:
-        bool, shape (rows, columns) of units; the last ones may stick out of the picture.
-    """
-    height, width = before.shape[:2]
-    rows, columns = unit
-    down, across = -(-height // rows), -(-width // columns)
-    if before.flags.c_contiguous and after.flags.c_contiguous:
-        old, new = _words(before), _words(after)
-        per_unit = columns * (before.nbytes // (height * width)) // old.itemsize
-    else:
-        old, new = _turned_difference(before, after), np.zeros((height, 1), np.bool_)
-        per_unit = columns
-    found = np.zeros((down, across * per_unit), np.bool_)
-    for row in range(down):
-        band = slice(row * rows, (row + 1) * rows)
-        np.any(old[band] != new[band], axis=0, out=found[row, : old.shape[1]])
-    touched = np.asarray(found.reshape(down, across, per_unit).any(axis=2))
-    touched[alike[:, 0] // rows, alike[:, 1] // columns] = True
-    return touched
-
-
-def _words(pixels: NDArray[Any]) -> NDArray[Any]:
-    """View rows of pixels as the widest whole numbers that fill them; shape (H, numbers).
-
-    A unit's row is a multiple of eight bytes, so that no number reaches into the next unit. Of one
-    row or column NumPy keeps any stride, even a negative one: only sizes are asked.
-    """
-    flat = pixels.reshape(len(pixels), -1)
-    row = flat.shape[1] * flat.itemsize
-    size = next(size for size in (8, 4, 2, 1) if row % size == 0)
-    return flat.view(f"u{size}")
-
-
-def _turned_difference(before: NDArray[Any], after: NDArray[Any]) -> Bools:
-    """Compare views that were turned: in the order of memory, then one bool a pixel is turned."""
-    differs = np.asarray(before != after)
-    if differs.ndim == 3:
-        channels = [differs[..., i] for i in range(differs.shape[2])]
-        differs = np.logical_or.reduce(channels)
-    return np.ascontiguousarray(differs)

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from anonymization.formats.blocks import Bools
 from anonymization.formats.metadata import Metadata, MetadataPolicy, bounded_xmp, clean
 from anonymization.formats.pixels import (
-    NONE_ALIKE,
     Decoded,
     Encoding,
     Native,
@@ -221,29 +220,27 @@ def _tiles(stream: bytes) -> set[int]:
 
 def write(
     encoding: Encoding,
-    before: Native,
     after: Native,
+    changed: Bools,
     *,
     thumbnail: bytes = b"",
     recompress: int | None = None,
-    alike: NDArray[np.int64] = NONE_ALIKE,
 ) -> bytes:
     """Encode pixels as the source was.
 
     Args:
         encoding: From the source.
-        before: Its pixels; nothing of them is needed.
         after: The new pixels in the order of the file.
+        changed: Not needed: nothing of the source's stream is kept.
         thumbnail: A JPEG of the new pixels for EXIF.
         recompress: Quality as JPEG's, taken as 28 to 50 decibels; not for reversible ones.
-        alike: Not needed: nothing of the source's stream is kept.
 
     Raises:
         PictureWriteError: If the encoder fails.
     """
     import imagecodecs
 
-    del before, alike
+    del changed
     how: How = encoding.how
     values = np.ascontiguousarray(after) >> (8 * after.dtype.itemsize - how.bits)
     level = 0 if how.reversible else PSNR_DB

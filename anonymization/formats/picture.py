@@ -13,22 +13,19 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anonymization.formats import jpeg2000, pillow_formats, tiff
+from anonymization.formats.blocks import Part, blocks_of, blocks_that_differ
 from anonymization.formats.metadata import MetadataPolicy
 from anonymization.formats.pixels import (
-    NONE_ALIKE,
     Encoding,
     Native,
     PictureError,
     PictureWriteError,
     Rgb,
     as_stored,
-    as_stored_places,
     thumbnail,
     to_rgb,
     upright,
@@ -74,12 +71,11 @@ SUFFIXES = (
 
 _ALL = MetadataPolicy()
 _WRITERS = {"TIFF": tiff.write, "JPEG2000": jpeg2000.write}
-_KEEP_BLOCKS = ("JPEG", "TIFF")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture. Its arrays cannot be written to: `encode` compares new pixels with them.
+    """A decoded picture. Its arrays cannot be written to, unless they are `taken`.
 
     Attributes:
         pixels: uint8, shape (H, W, 3), RGB, upright; for detection.
@@ -93,6 +89,18 @@ class Picture:
     native: Native
     encoding: Encoding
     xmp: bytes = field(default=b"", repr=False)
+
+    def taken(self) -> Native:
+        """Return `native` to be worked on in place, which uses the picture's pixels up.
+
+        `pixels`, where they are the same array, change with it. Where the memory belongs to
+        another library, a copy.
+        """
+        try:
+            self.native.flags.writeable = True
+        except ValueError:
+            return self.native.copy()
+        return self.native
 
     @property
     def height(self) -> int:
@@ -183,7 +191,7 @@ def encode(
     native: Native,
     *,
     recompress: int | None = None,
-    hidden: Iterable[tuple[int, int, NDArray[np.bool_]]] = (),
+    hidden: Iterable[Part] | None = None,
 ) -> bytes:
     """Return the bytes of a file like the picture's source, with other pixels.
 
@@ -195,9 +203,10 @@ def encode(
         picture: What was read.
         native: Its new pixels, of the shape and type of `picture.native`.
         recompress: Quality, 1 to 100, in which a lossy picture is encoded whole instead.
-        hidden: First column, first row and pixels, bool (h, w), of each part that was hidden. A
-            pixel of it that came out as it was (black in black) may stand for more than can be
-            seen: a JPEG's blocks hold what is darker than black.
+        hidden: First column, first row and pixels, bool (h, w), of each part that was hidden; all
+            other pixels are taken to be what they were. A pixel that came out as it was (black in
+            black) may stand for more than can be seen: a JPEG's blocks hold what is darker than
+            black. None compares the pixels with those of the picture.
 
     Raises:
         PictureWriteError: If shape or type differ, the quality is out of range, or the encoder
@@ -211,52 +220,11 @@ def encode(
     if recompress is not None and not 1 <= recompress <= 100:
         raise PictureWriteError(f"quality is {recompress}; expected 1 to 100")
     how = picture.encoding
-    before, after = (as_stored(pixels, how.orientation) for pixels in (picture.native, native))
+    after = as_stored(native, how.orientation)
     small = thumbnail(after, how.mode) if how.metadata.exif.had_thumbnail else b""
+    if hidden is None:
+        changed = blocks_that_differ(as_stored(picture.native, how.orientation), after)
+    else:
+        changed = blocks_of(hidden, (picture.height, picture.width), how.orientation)
     write = _WRITERS.get(how.format, pillow_formats.write)
-    kept = hidden if recompress is None and how.format in _KEEP_BLOCKS else ()
-    alike = as_stored_places(
-        _alike(picture.native, native, kept), native.shape[:2], how.orientation
-    )
-    return write(how, before, after, thumbnail=small, recompress=recompress, alike=alike)
-
-
-def _alike(
-    before: Native, after: Native, hidden: Iterable[tuple[int, int, NDArray[np.bool_]]]
-) -> NDArray[np.int64]:
-    """Return row and column of hidden pixels that are what they were; int64 (N, 2).
-
-    Of all that lie in some 8 x 8 pixels at least one: no JPEG has smaller units, and all of a black
-    picture would take gigabytes.
-    """
-    found: list[NDArray[Any]] = [NONE_ALIKE]
-    for x0, y0, mask in hidden:
-        rows, columns = mask.shape
-        part = slice(y0, y0 + rows), slice(x0, x0 + columns)
-        alike = (_differs(before[part], after[part]) == 0) & mask
-        if alike.any():
-            found.append(np.argwhere(_thinned(_thinned(alike).T).T) + np.array([y0, x0]))
-    return np.concatenate(found)
-
-
-def _thinned(alike: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return, of each run in a row, the ends and every eighth column; bool (h, w).
-
-    Of a run, eight columns hold an end, or they lie in it and hold an eighth.
-    """
-    kept = np.array(alike, np.bool_)
-    kept[:, 1:-1] &= ~(alike[:, :-2] & alike[:, 2:])
-    kept[:, ::8] = alike[:, ::8]
-    return kept
-
-
-def _differs(before: Native, after: Native) -> NDArray[Any]:
-    """Return a number for each pixel that is 0 where all of its channels are alike; (h, w)."""
-    if before.dtype != np.uint8 or before.ndim == 2 or before.shape[2] not in (3, 4):
-        differs = np.asarray(before != after)
-        return np.asarray(differs if differs.ndim == 2 else differs.any(axis=2))
-    import cv2
-
-    # A fifth of the time that NumPy takes for channels that lie beside each other.
-    nothing = np.zeros(4)
-    return cv2.bitwise_not(cv2.inRange(cv2.absdiff(before, after), nothing, nothing))
+    return write(how, after, changed, thumbnail=small, recompress=recompress)

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from anonymization.formats import jpeg, jpeg_frame, jpeg_markers, png, turbojpeg
+from anonymization.formats.blocks import Bools, units_of
 from anonymization.formats.exif import HEADER as EXIF_HEADER
 from anonymization.formats.icc import MAX_BYTES as ICC_MAX_BYTES
 from anonymization.formats.metadata import (
@@ -30,7 +30,6 @@ from anonymization.formats.metadata import (
     photoshop_resource,
 )
 from anonymization.formats.pixels import (
-    NONE_ALIKE,
     Decoded,
     Encoding,
     Native,
@@ -263,22 +262,20 @@ def _read_webp(stored: Native, mode: str, data: bytes, policy: MetadataPolicy) -
 
 def write(
     encoding: Encoding,
-    before: Native,
     after: Native,
+    changed: Bools,
     *,
     thumbnail: bytes = b"",
     recompress: int | None = None,
-    alike: NDArray[np.int64] = NONE_ALIKE,
 ) -> bytes:
     """Encode pixels as the source was; see `anonymization.formats.picture.encode`.
 
     Args:
         encoding: From the source.
-        before: The source's pixels in the order of the file.
-        after: The new pixels.
+        after: The new pixels in the order of the file.
+        changed: Blocks that hold a changed pixel, as `blocks.blocks_of`.
         thumbnail: A JPEG of the new pixels for EXIF.
         recompress: Quality of a lossy format that is encoded whole.
-        alike: Row and column of hidden pixels that are what they were, (N, 2).
 
     Raises:
         PictureWriteError: If the encoder fails.
@@ -286,7 +283,7 @@ def write(
     metadata, how = encoding.metadata, encoding.how
     try:
         if encoding.format == "JPEG":
-            content = _jpeg_body(encoding, before, after, recompress, alike)
+            content = _jpeg_body(encoding, after, changed, recompress)
             return _with_jpeg_metadata(content, metadata, how.jfif, thumbnail)
         if encoding.format == "PNG":
             content = _png_body(after, encoding.mode)
@@ -309,17 +306,11 @@ def _saved(stored: Native, mode: str, kind: str, options: dict[str, Any]) -> byt
     return buffer.getvalue()
 
 
-def _jpeg_body(
-    encoding: Encoding,
-    before: Native,
-    after: Native,
-    recompress: int | None,
-    alike: NDArray[np.int64],
-) -> bytes:
+def _jpeg_body(encoding: Encoding, after: Native, changed: Bools, recompress: int | None) -> bytes:
     """Keep every block that has not changed; encode anew where that cannot be done or is asked."""
     how: How = encoding.how
     if recompress is None and how.frame is not None:
-        touched = jpeg.touched_units(before, after, how.frame.unit, alike)
+        touched = units_of(changed, how.frame.unit, after.shape[:2])
         if not touched.all():
             try:
                 return jpeg.rewrite(how.source, after, touched, how.frame)

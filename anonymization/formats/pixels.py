@@ -104,37 +104,6 @@ def as_stored(turned: Native, orientation: int) -> Native:
     return upright(turned, {6: 8, 8: 6}.get(orientation, orientation))
 
 
-NONE_ALIKE = np.zeros((0, 2), np.int64)
-"""Row and column of no pixel."""
-
-
-def as_stored_places(
-    places: NDArray[np.int64], shape: tuple[int, ...], orientation: int
-) -> NDArray[np.int64]:
-    """Return where pixels of an upright picture are stored.
-
-    Args:
-        places: Row and column, shape (N, 2).
-        shape: Rows and columns of the upright picture.
-        orientation: As for `upright`.
-
-    Returns:
-        Row and column, shape (N, 2).
-    """
-    y, x = places[:, 0], places[:, 1]
-    up, left = shape[0] - 1 - y, shape[1] - 1 - x
-    turned = {
-        2: (y, left),
-        3: (up, left),
-        4: (up, x),
-        5: (x, y),
-        6: (left, y),
-        7: (left, up),
-        8: (x, up),
-    }
-    return np.stack(turned.get(orientation, (y, x)), axis=1)
-
-
 def has_alpha(mode: str) -> bool:
     """Tell whether the last channel is alpha, at any depth.
 

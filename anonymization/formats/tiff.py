@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anonymization.formats import tiff_segments
+from anonymization.formats.blocks import Bools
 from anonymization.formats.directories import LONG, LONG8, SHORT, Directory, Entry, Layout
 from anonymization.formats.exif import from_directories
 from anonymization.formats.metadata import MetadataPolicy, bounded_xmp, clean
 from anonymization.formats.pixels import (
-    NONE_ALIKE,
     Decoded,
     Encoding,
     Native,
@@ -300,22 +299,20 @@ def _are_keys(values: Sequence[float]) -> bool:
 
 def write(
     encoding: Encoding,
-    before: Native,
     after: Native,
+    changed: Bools,
     *,
     thumbnail: bytes = b"",
     recompress: int | None = None,
-    alike: NDArray[np.int64] = NONE_ALIKE,
 ) -> bytes:
     """Encode pixels as the source was; TIFF that holds no JPEG is the same at any quality.
 
     Args:
         encoding: From the source.
-        before: Its pixels in the order of the file.
-        after: The new pixels.
+        after: The new pixels in the order of the file.
+        changed: Blocks that hold a changed pixel, as `blocks.blocks_of`.
         thumbnail: Left out; TIFF has no place of its own for it.
         recompress: Quality in which JPEG segments are encoded whole.
-        alike: Row and column of hidden pixels that are what they were, (N, 2).
 
     Raises:
         PictureWriteError: If a segment cannot be encoded, or offsets do not fit.
@@ -324,12 +321,12 @@ def write(
     how: How = encoding.how
     layout = how.layout
     if how.photometric == _WHITE_IS_ZERO:
-        before, after = _inverted(before), _inverted(after)
+        after = _inverted(after)
     at = 16 if layout.big else 8
     offsets: list[int] = []
     sizes: list[int] = []
     parts: list[bytes] = []
-    for content in _contents(how, before, after, recompress, alike):
+    for content in _contents(how, after, changed, recompress):
         offsets.append(at)
         sizes.append(len(content))
         parts += [content, bytes(-len(content) % 8)]
@@ -345,16 +342,14 @@ def write(
     return b"".join([head, *parts, directory])
 
 
-def _contents(
-    how: How, before: Native, after: Native, recompress: int | None, alike: NDArray[np.int64]
-) -> Iterator[bytes]:
+def _contents(how: How, after: Native, changed: Bools, recompress: int | None) -> Iterator[bytes]:
     if how.segments.compression != JPEG:
         yield from tiff_segments.encode(after, how.segments)
         return
     page, _ = _first(how.source, how.layout)
     listed = _listed(how.source, page, how.segments, how.layout, "TIFF")
     yield from tiff_segments.encode_jpeg(
-        how.source, listed, how.segments, before, after, recompress=recompress, alike=alike
+        how.source, listed, how.segments, after, changed, recompress=recompress
     )
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.formats import jpeg, jpeg_frame, jpeg_markers, turbojpeg
-from anonymization.formats.pixels import NONE_ALIKE, Native, PictureError, PictureWriteError
+from anonymization.formats.blocks import Bools, units_of
+from anonymization.formats.pixels import Native, PictureError, PictureWriteError
 
 NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 7, 8, 32946, 32773
 COMPRESSIONS = {
@@ -255,14 +256,13 @@ def encode_jpeg(
     data: bytes,
     listed: list[Segment],
     segments: Segments,
-    before: Native,
     after: Native,
+    changed: Bools,
     *,
     recompress: int | None,
-    alike: NDArray[np.int64] = NONE_ALIKE,
 ) -> Iterator[bytes]:
     """Yield each segment as a JPEG of its own that keeps the blocks that did not change."""
-    old, new = (p if p.ndim == 3 else p[..., None] for p in (before, after))
+    new = after if after.ndim == 3 else after[..., None]
     for segment, (_, y, x, rows) in zip(listed, segments.places(), strict=True):
         cut = partial(_cut, y=y, x=x, rows=rows, segments=segments)
         pixels = np.squeeze(cut(new), axis=2) if segments.samples == 1 else cut(new)
@@ -273,10 +273,8 @@ def encode_jpeg(
         stream = _whole_jpeg(data[segment.at : segment.at + segment.size], segments)
         try:
             frame = jpeg_frame.read_frame(stream)
-            inside = (alike >= (y, x)).all(axis=1) & (alike < (y + rows, x + segments.columns)).all(
-                1
-            )
-            touched = jpeg.touched_units(cut(old), cut(new), frame.unit, alike[inside] - (y, x))
+            shape = rows, segments.columns
+            touched = units_of(changed, frame.unit, shape, at=(y, x))
             # What lies beyond the picture was never looked at by the network.
             touched[(segments.height - y) // frame.unit[0] :] |= segments.height - y < rows
             touched[:, (segments.width - x) // frame.unit[1] :] |= (

@@ -261,7 +261,12 @@ class Processor:
             outlines=finds.outlines,
             view=view,
         )
-        _, content = anonymizer.rewrite(picture, decided, recompress=self._options.recompress)
+        _, content = anonymizer.rewrite(
+            picture,
+            decided,
+            recompress=self._options.recompress,
+            keep=self._options.overlay_on_source,
+        )
         visible = self._audit(task, content, decided, view)
         return Made(content, picture, decided, visible, sha256, view.warning)
 

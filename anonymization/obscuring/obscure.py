@@ -59,6 +59,7 @@ def obscure(
     cmyk: bool = False,
     generators: Mapping[str, FaceGenerator] = NO_GENERATORS,
     regions: list[Region] | None = None,
+    in_place: bool = False,
 ) -> Pixels:
     """Return the picture with every find obscured as its class says.
 
@@ -79,6 +80,7 @@ def obscure(
         cmyk: Whether four channels are inks; else the fourth is alpha.
         generators: What draws the replacement, by class name; of other classes, the method.
         regions: Where each region that is obscured is added.
+        in_place: Whether the pixels given are changed, in place of a copy of them.
 
     Raises:
         ShapeError: If the pixels are of another type or shape, or a class is not in the taxonomy.
@@ -89,9 +91,9 @@ def obscure(
             f"pixels are {pixels.dtype} {pixels.shape}; "
             "expected uint8, uint16 or float32, (H, W[, C])"
         )
-    done: Pixels = np.array(pixels, order="C")
     random = _own_noise() if seed is None else np.random.default_rng(seed)
     noise = CellNoise(pixels, random, cmyk=cmyk)
+    done: Pixels = pixels if in_place else np.array(pixels, order="C")
     drawn: list[tuple[Find, Region, FaceGenerator | None]] = []
     averaged: list[tuple[Find, Region]] = []
     for find, where in obscured_regions(

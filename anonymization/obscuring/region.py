@@ -175,6 +175,15 @@ class Region:
                     faded[top:bottom, left:right][hides] = 0
         return Region(self.x0, self.y0, full, faded, self.corners_xy)
 
+    def part(self, first: int, end: int, moved: int) -> Region:
+        """Return what lies between two columns of the picture, moved by so many; half-open."""
+        left, right = max(first, self.x0), min(end, self.x0 + self.shape[1])
+        if left >= right:
+            return NOWHERE
+        cut = slice(left - self.x0, right - self.x0)
+        faded = None if self.faded is None else self.faded[:, cut]
+        return Region(left + moved, self.y0, self.full[:, cut], faded)
+
     def trimmed(self) -> Region:
         """Return the region without the rows and columns around it that it does not touch."""
         touched = self.touched

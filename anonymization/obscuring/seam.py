@@ -18,8 +18,9 @@ from anonymization.taxonomy import Taxonomy
 
 Pixels = NDArray[Any]
 
-Hide = Callable[[Pixels, Detections, Mapping[int, Outline]], Pixels]
-"""Returns a picture with finds obscured, given those that a person outlined, by position."""
+Hide = Callable[[Pixels, Detections, Mapping[int, Outline], list[Region]], Pixels]
+"""Returns a picture with finds obscured, given those that a person outlined, by position; adds to
+the list where they are."""
 
 
 def obscure_wrapped(
@@ -30,6 +31,7 @@ def obscure_wrapped(
     *,
     across: Sequence[int] | NDArray[np.int64],
     outlines: Mapping[int, Outline] = NO_OUTLINES,
+    regions: list[Region] | None = None,
 ) -> Pixels:
     """Return the picture with every find obscured, those over the seam on both sides as one.
 
@@ -44,8 +46,9 @@ def obscure_wrapped(
         across: Positions of finds that go on beyond the last column of a whole panorama
             (`panorama.wrapping.over_the_seam`).
         outlines: Exact pixels of finds, by position.
+        regions: Where each region that is obscured is added.
     """
-    done = hide(pixels, detections, outlines)
+    done = hide(pixels, detections, outlines, [] if regions is None else regions)
     if not len(across):
         return done
     width = pixels.shape[1]
@@ -58,7 +61,11 @@ def obscure_wrapped(
         if int(old) in outlines
     }
     finds = shifted(detections.select(np.asarray(across, np.int64)), half - width)
-    strip = hide(strip, finds, moved)
+    in_strip: list[Region] = []
+    strip = hide(strip, finds, moved, in_strip)
+    if regions is not None:
+        for where in in_strip:
+            regions += [where.part(0, half, width - half), where.part(half, 2 * half, -half)]
     if reach > half:
         strip = _faded(strip, np.concatenate([done[:, width - half :], done[:, :half]], axis=1))
     done[:, width - half :], done[:, :half] = strip[:, :half], strip[:, half:]

@@ -27,7 +27,7 @@ class Obscured:
     """What obscuring some finds of one picture cost.
 
     Attributes:
-        seconds: Obscuring; the copy of the picture that it works on is counted.
+        seconds: Obscuring, in the decoded picture itself.
         written_s: Decoding the picture, and encoding it obscured: what a run pays besides.
         codec_s: Decoding and encoding the same picture, unchanged.
         share: Area of the boxes, each counted by itself, over the picture's.
@@ -47,9 +47,9 @@ def _costs(
     """Return what obscuring is measured by: itself, the file as it comes out, and as it was."""
     regions: list[Region] = []
     done = anonymizer.obscure(pixels, hidden, regions=regions)
-    parts = hidden_parts(regions)
+    parts, taken = hidden_parts(regions), pixels.copy()
     return (
-        lambda: anonymizer.obscure(pixels, hidden),
+        lambda: anonymizer.obscure(taken, hidden, in_place=True),
         lambda: encode(decode(content), done, hidden=parts),
         lambda: codec(content),
     )
@@ -111,16 +111,14 @@ def measure_growth(setting: Setting) -> None:
     pixels = opened(setting.pictures[0].read_bytes())
     starts = np.random.default_rng(0).uniform(0, (700, 400), (GROWN, 2))
 
-    def work(side: int, objects_px: float) -> tuple[Callable[[], object], Callable[[], object]]:
+    def work(side: int, objects_px: float) -> Callable[[], object]:
         large = cv2.resize(pixels, (side, side // 2), interpolation=cv2.INTER_LINEAR)
         boxes = np.hstack([starts, starts + objects_px])
         finds = Detections.from_boxes(boxes, class_ids=np.zeros(GROWN))
-        return lambda: anonymizer.obscure(large, finds), large.copy
+        return lambda: anonymizer.obscure(large, finds, in_place=True)
 
-    pairs = [work(1024, 40), work(8192, 40), work(1024, 160)]
-    times = in_turns(*(each for pair in pairs for each in pair), clock=time.thread_time)
-    # The result is a copy of the picture; what is above that is the obscuring.
-    small, wide, big = (max(times[i] - times[i + 1], 1e-6) for i in (0, 2, 4))
+    works = work(1024, 40), work(8192, 40), work(1024, 160)
+    small, wide, big = in_turns(*works, clock=time.thread_time)
     print(
         f"growth      {GROWN} objects of 40 px: {small * 1e3:.1f} ms; in 64 times the picture "
         f"{wide / small:.2f} times that, with 16 times the area {big / small:.1f} times"

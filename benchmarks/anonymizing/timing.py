@@ -56,7 +56,7 @@ def in_turns(
 def codec(content: bytes) -> None:
     """Decode and encode a picture that nothing has changed in."""
     picture = decode(content)
-    encode(picture, picture.native)
+    encode(picture, picture.native, hidden=())
 
 
 def opened(content: bytes) -> NDArray[np.uint8]:

@@ -110,7 +110,7 @@ def judge_picture(
     )
     hidden = coverage_shares(patches, unrolled(regions, truth.seam))
 
-    def hide_finds(shown: Pixels, finds: Detections, _: object) -> Pixels:
+    def hide_finds(shown: Pixels, finds: Detections, _: object, __: object) -> Pixels:
         return np.asarray(
             obscure(shown, finds, card.taxonomy, mask_threshold=card.mask_threshold, seed=seed)
         )

@@ -13,8 +13,9 @@ from PIL import Image, ImageFilter
 
 from anonymization.detection.finds import Detections
 from anonymization.formats import jpeg, jpeg_frame, jpeg_markers, turbojpeg
+from anonymization.formats.blocks import BLOCK, blocks_of, blocks_that_differ, units_of
 from anonymization.formats.picture import PictureError, decode, encode, read_picture
-from anonymization.formats.pixels import as_stored, as_stored_places, upright
+from anonymization.formats.pixels import as_stored, upright
 from anonymization.obscuring.obscure import obscure
 from anonymization.obscuring.region import Region, hidden_parts
 from anonymization.taxonomy import ClassSpec, Taxonomy
@@ -108,7 +109,7 @@ def test_every_other_block_is_bit_identical(source: bytes) -> None:
     picture = decode(source)
     changed = with_object(picture)
     frame = jpeg_frame.read_frame(source)
-    touched = jpeg.touched_units(picture.native, changed, frame.unit)
+    touched = units_of(blocks_that_differ(picture.native, changed), frame.unit, changed.shape[:2])
     rows, columns = frame.unit
     expected = np.zeros_like(touched)
     expected[30 // rows : -(-70 // rows), 40 // columns : -(-90 // columns)] = True
@@ -285,7 +286,7 @@ def test_blocks_that_are_never_asked_for_are_an_error(monkeypatch: pytest.Monkey
     picture = decode(source)
     frame = jpeg_frame.read_frame(source)
     changed = with_object(picture)
-    touched = jpeg.touched_units(picture.native, changed, frame.unit)
+    touched = units_of(blocks_that_differ(picture.native, changed), frame.unit, changed.shape[:2])
     monkeypatch.setattr(turbojpeg, "rewrite", lambda data, *_, **__: data)
     with pytest.raises(turbojpeg.TurboJpegError, match="rows of blocks were not replaced"):
         jpeg.rewrite(source, changed, touched, frame)
@@ -358,7 +359,7 @@ def test_a_single_changed_byte_touches_its_unit_alone(width: int, turned: bool) 
         pair, at = (before, after), (row // 16, column // 16)
         if turned:
             pair, at = (before.swapaxes(0, 1), after.swapaxes(0, 1)), (at[1], at[0])
-        touched = jpeg.touched_units(*pair, (16, 16))
+        touched = units_of(blocks_that_differ(*pair), (16, 16), pair[0].shape[:2])
         assert touched.sum() == 1
         assert touched[at]
 
@@ -379,7 +380,7 @@ def test_a_changed_byte_of_one_row_or_column_touches_its_unit(
         after.reshape(max(size), -1)[place, -1] = 1
         pair = as_stored(before, orientation), as_stored(after, orientation)
         row, column = np.argwhere((pair[0] != pair[1]).reshape(*pair[0].shape[:2], -1))[0, :2]
-        touched = jpeg.touched_units(*pair, (8, 16))
+        touched = units_of(blocks_that_differ(*pair), (8, 16), pair[0].shape[:2])
         assert touched.shape == (-(-pair[0].shape[0] // 8), -(-pair[0].shape[1] // 16))
         assert touched.sum() == 1
         assert touched[row // 8, column // 16]
@@ -438,10 +439,43 @@ def test_what_is_darker_than_black_does_not_stay_behind_black(
     np.testing.assert_array_equal(seen[far], before[far])
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_place_in_an_upright_picture_is_found_where_it_is_stored(orientation: int) -> None:
-    stored = np.arange(35).reshape(5, 7)
-    turned = upright(stored, orientation)
-    places = np.argwhere(turned >= 0)
-    found = as_stored_places(places, turned.shape, orientation)
-    np.testing.assert_array_equal(stored[tuple(found.T)], turned[tuple(places.T)])
+@pytest.mark.parametrize("orientation", range(9))
+def test_hidden_parts_are_found_where_they_are_stored(orientation: int) -> None:
+    random = np.random.default_rng(orientation)
+    for _ in range(50):
+        height, width = random.integers(1, 60, 2)
+        y, x = random.integers(0, height), random.integers(0, width)
+        rows, columns = random.integers(1, height - y + 1), random.integers(1, width - x + 1)
+        mask = random.random((rows, columns)) < random.choice([0.02, 1.0])
+        whole = np.zeros((height, width), bool)
+        whole[y : y + rows, x : x + columns] = mask
+        stored = as_stored(whole, orientation)
+        expected = np.zeros([-(-side // BLOCK) for side in stored.shape], bool)
+        for row, column in np.argwhere(stored):
+            expected[row // BLOCK, column // BLOCK] = True
+        parts = [(int(x), int(y), mask), (0, 0, np.zeros((0, 3), bool))]
+        found = blocks_of(parts, (height, width), orientation)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(blocks_that_differ(np.zeros_like(stored), stored), expected)
+
+
+@pytest.mark.parametrize("at", [(0, 0), (16, 32), (20, 5), (7, 8)])
+def test_every_unit_of_a_part_that_holds_a_changed_block_is_touched(at: tuple[int, int]) -> None:
+    random = np.random.default_rng(1)
+    for unit in ((8, 8), (16, 16), (8, 32)):
+        changed = random.random((90, 110)) < 0.0008
+        shape = 60, 70  # it sticks out at the right
+        found = units_of(blocks_that_differ(np.zeros_like(changed), changed), unit, shape, at=at)
+        part = changed[at[0] : at[0] + shape[0], at[1] : at[1] + shape[1]]
+        expected = np.zeros((-(-60 // unit[0]), -(-70 // unit[1])), bool)
+        for row, column in np.argwhere(part):
+            expected[row // unit[0], column // unit[1]] = True
+        assert found.shape == expected.shape
+        assert found[expected].all()
+        assert not found.all()
+        if at[0] % 16 == at[1] % 32 == 0:
+            near = np.zeros_like(found)
+            for row, column in np.argwhere(changed[at[0] :, at[1] :]):
+                if row // unit[0] < len(near) and column // unit[1] < near.shape[1]:
+                    near[row // unit[0], column // unit[1]] = True
+            np.testing.assert_array_equal(found, near)
