@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from anonymization.detection.finds import NUM_KEYPOINTS, Detections
 from anonymization.drawing import drawn_outline, numbers
 from anonymization.errors import BlurloopError
-from anonymization.files import sha256_of_json
 from anonymization.obscuring.region import Outline
 from anonymization.obscuring.shapes import MASK_THRESHOLD, class_spec, region
 from anonymization.taxonomy import ClassSpec, Taxonomy
@@ -57,12 +56,10 @@ class KnownFinds:
     Attributes:
         detections: The finds.
         outlines: Exact pixels of those that a person drew, by position.
-        digest: SHA-256 of the document that they came from, or empty.
     """
 
     detections: Detections
     outlines: Mapping[int, Outline] = field(default_factory=dict)
-    digest: str = ""
 
 
 def check_version(values: Any, where: Path) -> None:
@@ -134,7 +131,7 @@ def document_to_finds(
             if outline is not None:
                 outlines[len(parts)] = outline
             parts.append(part)
-    return KnownFinds(Detections.concatenate(parts), outlines, sha256_of_json(values))
+    return KnownFinds(Detections.concatenate(parts), outlines)
 
 
 def _only_known(values: Mapping[str, Any], known: Sequence[str], what: str) -> None:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from anonymization.detection.finds import Detections
 from anonymization.drawing import COORDINATE_MAX, goes_around, lies_within
-from anonymization.files import sha256_of_file, sha256_of_json
+from anonymization.files import sha256_of_file
 from anonymization.obscuring.region import Outline, Region
 from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES, class_spec, region
 from anonymization.settings import SettingsError, read_structured
@@ -191,11 +191,6 @@ class Regions:
             return cls([_area(value, i, path.parent) for i, value in enumerate(listed, start=1)])
         except RegionError as error:
             raise RegionError(f"{path}: {error}") from error
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over all regions and mask files."""
-        return sha256_of_json(self.to_dict())
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return plain types, for reports."""

@@ -75,13 +75,6 @@ class Exif:
         found = Layout(self.order).numbers(self.first.get(ORIENTATION))
         return int(found[0]) if found and found[0] in range(1, 9) else 1
 
-    def with_orientation(self, orientation: int) -> Exif:
-        """Return it with another orientation; 1 needs no field."""
-        first = {tag: entry for tag, entry in self.first.items() if tag != ORIENTATION}
-        if orientation != 1:
-            first[ORIENTATION] = Layout(self.order).pack(SHORT, orientation)
-        return replace(self, first=first)
-
     def selected(self, *, exif: bool, gps: bool) -> Exif:
         """Return only what is asked for; the orientation always stays, or pictures would turn."""
         turned = {k: v for k, v in self.first.items() if k == ORIENTATION and self.orientation > 1}
