@@ -21,7 +21,7 @@ GROUPS = ("exif", "gps", "xmp", "icc", "iptc", "comment")
 
 
 class MetadataError(BlurloopError):
-    """A group of metadata is not known."""
+    """It is not said in a known way what of the metadata stays."""
 
     exit_code = 2
 
@@ -53,11 +53,17 @@ class MetadataPolicy:
         """Read `all`, `none`, or group names with commas between.
 
         Raises:
-            MetadataError: If a group is not known.
+            MetadataError: If it is anything else: an empty text may be a variable that is not set.
         """
-        if text.strip() == "all":
+        names = [name.strip() for name in text.split(",")]
+        if names == ["all"]:
             return cls()
-        names = {name.strip() for name in text.split(",")} - {"", "none"}
+        if names == ["none"]:
+            return cls(frozenset())
+        if not set(names) <= set(GROUPS):
+            raise MetadataError(
+                f"metadata is {text!r}; expected all, none, or a list of {', '.join(GROUPS)}"
+            )
         return cls(frozenset(names))
 
     def __contains__(self, group: str) -> bool:

@@ -84,11 +84,15 @@ def check(job: Job) -> None:
     Raises:
         BlurloopError: With the option and what it needs.
     """
+    from anonymization.formats.metadata import MetadataError, MetadataPolicy
     from anonymization.job.outputs import EXTRAS, INSTANCES, MASK, OVERLAY
     from anonymization.panorama.gpano import NAMES
     from anonymization.panorama.presets import AUTO, check_preset
 
-    _check_metadata(job.metadata)
+    try:
+        MetadataPolicy.parse(job.metadata)
+    except MetadataError as error:
+        raise UsageError(f"--{error}") from error
     check_preset(job.panorama or AUTO)
     if job.projection is not None and job.projection not in NAMES:
         raise UsageError(f"--projection is {job.projection!r}; expected one of {', '.join(NAMES)}")
@@ -125,14 +129,4 @@ def check(job: Job) -> None:
     if job.overlay_on_source and OVERLAY not in job.kinds:
         raise UsageError(
             "--overlay-on-source is for overlays; give --extras DIR, with --extra overlay if any"
-        )
-
-
-def _check_metadata(text: str) -> None:
-    from anonymization.formats.metadata import GROUPS
-
-    names = [name.strip() for name in text.split(",")]
-    if names not in (["all"], ["none"]) and not set(names) <= set(GROUPS):
-        raise UsageError(
-            f"--metadata is {text!r}; expected all, none, or a list of {', '.join(GROUPS)}"
         )

@@ -518,7 +518,13 @@ def test_the_sources_xmp_can_be_read_from_the_picture() -> None:
 
 def test_an_unknown_group_is_named() -> None:
     with pytest.raises(MetadataError, match="'gsp' is not known; groups: exif, gps"):
-        MetadataPolicy.parse("exif,gsp")
+        MetadataPolicy(frozenset({"exif", "gsp"}))
+
+
+@pytest.mark.parametrize("text", ["", "exif,gsp", "exif,", "none,exif", "all,exif", "ALL"])
+def test_what_is_said_of_metadata_in_another_way_is_refused(text: str) -> None:
+    with pytest.raises(MetadataError, match=f"^metadata is '{text}'; expected all, none, or a"):
+        MetadataPolicy.parse(text)
 
 
 # -- parts -------------------------------------------------------------------------------------
