@@ -194,21 +194,20 @@ def _give_name(handle: int, path: Path) -> None:
 
 
 def _write_named(path: Path, content: bytes, *, overwrite: bool) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_hidden(path))
+    name = path.parent / f"{_hidden(path)}{secrets.token_hex(8)}"
+    # Opened as any new file is: to ask for the umask is to set it, for all threads at once.
+    file = name.open("xb")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
         if not overwrite:
             os.link(name, path)
-            os.unlink(name)
+            name.unlink()
             return
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         raise
-    _rename(Path(name), path)
+    _rename(name, path)
 
 
 class OutputError(BlurloopError):
@@ -257,16 +256,33 @@ def write_output(target: Path, content: bytes, *, overwrite: bool) -> None:
 def folder_in_one_step(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `path` when the block ends well.
 
-    A block that raises, or a process that is killed, leaves `path` as it was.
+    A block that raises, or a process that is killed, leaves `path` as it was. A folder cannot be
+    put in another's place by one rename: the old one steps aside first. Who is killed right then
+    leaves it there, whole, and the next use brings it back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".{path.name}.old"
+    _tidy(path, aside)
     work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         work.chmod(0o755)
         yield work
-        if path.exists():
-            shutil.rmtree(path)
+        # Over anything else, as a file or a link, the second rename fails.
+        if path.is_dir() and not path.is_symlink():
+            os.replace(path, aside)
         os.replace(work, path)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
+        _tidy(path, aside)
         raise
+    _tidy(path, aside)
+
+
+def _tidy(path: Path, aside: Path) -> None:
+    """Bring back a folder that stepped aside, or remove it where another took its place."""
+    if not aside.is_dir():
+        return
+    if os.path.lexists(path):
+        shutil.rmtree(aside)
+    else:
+        os.replace(aside, path)
