@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import glob
-import io
 import itertools
 import os
 import stat
-import sys
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePosixPath
 
 from anonymization.errors import BlurloopError
@@ -383,30 +379,6 @@ def read_source(path: Path) -> tuple[bytes, int]:
         return data, status.st_mtime_ns
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def pixels_in(data: bytes) -> int:
-    """Return how many pixels a picture's header states; 0 where Pillow cannot tell."""
-    from PIL import Image
-
-    _hush_pillow()
-    try:
-        width, height = Image.open(io.BytesIO(data)).size
-    except Image.DecompressionBombError:
-        return sys.maxsize  # goes alone, if it is decoded at all
-    except Exception:  # noqa: BLE001 - decoding says what is wrong with it
-        return 0
-    return int(width) * int(height)
-
-
-@cache
-def _hush_pillow() -> None:
-    """Ignore from now on what Pillow warns of: what it finds is told as the picture is decoded.
-
-    Pictures are read in threads, and filters belong to the process: one that is taken back by a
-    thread takes back those of others, or is left for all warnings.
-    """
-    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def kinds_of(skipped: Iterable[tuple[str, str]]) -> str:

@@ -32,7 +32,7 @@ from anonymization.job.audit import (
     without_copies,
 )
 from anonymization.job.beside import Beside, Made, decoded
-from anonymization.job.inputs import Task, one_line, pixels_in, read_source, shown
+from anonymization.job.inputs import Task, one_line, read_source, shown
 from anonymization.job.ledger import Ledger, LedgerError, Record, is_file_of
 from anonymization.job.outputs import (
     SUFFIX,
@@ -47,6 +47,7 @@ from anonymization.job.results import (
     Options,
     Processed,
 )
+from anonymization.job.room import room_of
 from anonymization.known_regions import KnownRegions
 from anonymization.panorama.gpano import ChosenProjection
 from anonymization.panorama.projection import Equirectangular
@@ -147,7 +148,7 @@ class Processor:
             if before is not None:
                 return Processed(before)
             redone = self._ledger.is_of_other_work(task.name, **same)
-        with self._budget.hold(pixels_in(content)):
+        with self._budget.hold(room_of(content)):
             made = self._make(task, content, sha256)
             self._go_on()
             if held is not None and not made.visible:

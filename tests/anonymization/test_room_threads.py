@@ -9,8 +9,8 @@ import warnings
 import pytest
 from PIL import Image
 
-from anonymization.job import inputs
-from anonymization.job.inputs import pixels_in
+from anonymization.job import room
+from anonymization.job.room import room_of
 
 
 def bitmap(width: int, height: int) -> bytes:
@@ -25,11 +25,11 @@ def bitmap(width: int, height: int) -> bytes:
 def test_pixels_are_told_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        inputs._hush_pillow.cache_clear()
-        assert pixels_in(bitmap(10_000, 10_000)) == 10**8  # of which Pillow warns
-        assert pixels_in(bitmap(20_000, 20_000)) == sys.maxsize
-        assert pixels_in(b"no picture") == 0
-    inputs._hush_pillow.cache_clear()
+        room._hush_pillow.cache_clear()
+        assert room_of(bitmap(10_000, 10_000)) == 10**8  # of which Pillow warns
+        assert room_of(bitmap(20_000, 20_000)) == sys.maxsize
+        assert room_of(b"no picture") == sys.maxsize
+    room._hush_pillow.cache_clear()
 
 
 def test_threads_that_read_sizes_leave_other_warnings_as_they_are(
@@ -40,14 +40,14 @@ def test_threads_that_read_sizes_leave_other_warnings_as_they_are(
     first_is_done = threading.Event()
     turns = iter(zip(opened, (opened[1], first_is_done), strict=True))
 
-    def slowly_opened(_: object) -> Image.Image:
+    def slowly_opened(_: object, **_options: object) -> Image.Image:
         here, other = next(turns)
         here.set()
         assert other.wait(10)
         return Image.new("L", (3, 5))
 
     monkeypatch.setattr(Image, "open", slowly_opened)
-    threads = [threading.Thread(target=pixels_in, args=(b"",)) for _ in opened]
+    threads = [threading.Thread(target=room_of, args=(b"",)) for _ in opened]
     threads[0].start()
     assert opened[0].wait(10)
     threads[1].start()
