@@ -72,6 +72,12 @@ class Cores:
             return cls(at_once, threads, at_once, threads)
         return cls(at_once, max(1, cores() // at_once), max(at_once, cores()))
 
+    @property
+    def beside(self) -> int:
+        """Threads of a picture for all but its networks: of the cores that other pictures leave."""
+        left = max(1, cores() // self.workers)
+        return min(left, self.threads or left)
+
     def threads_of(self, jobs: int) -> int:
         """Return the threads of one run where a picture has so many.
 

@@ -101,8 +101,13 @@ def check(job: Job) -> None:
         raise UsageError(
             f"--reduce is {job.reduce:g}; expected a number from {REDUCE_MIN:g} to {REDUCE_MAX:g}"
         )
-    if job.reduce is not None and job.detections is not None and job.audit is None:
-        raise UsageError("--reduce says how finely to look; --detections does not look")
+    looks = {"--panorama": job.panorama, "--reduce": job.reduce, "--runtime": job.runtime}
+    for option, value in looks.items():
+        if value is not None and job.detections is not None and job.audit is None:
+            raise UsageError(
+                f"{option} says how networks look, and --detections runs none; leave it out, or "
+                "give --audit and --model too"
+            )
     stream_in = [path for path in job.inputs if str(path) == STREAM]
     if stream_in and (len(job.inputs) > 1 or not job.is_stream):
         raise UsageError("standard input (-) is one picture; give it alone, with --output -")

@@ -141,7 +141,7 @@ def _anonymizer(job: Job, bundle: Bundle | None, regions: Regions, cores: Cores)
     from anonymization.anonymizer import Anonymizer
     from anonymization.formats.picture import MAX_PIXELS
 
-    cv2.setNumThreads(cores.threads or cores.share)
+    cv2.setNumThreads(cores.beside)
     limit = job.max_pixels or MAX_PIXELS
     if bundle is None or (job.detections is not None and job.audit is None):
         card = None if bundle is None else bundle.card

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from anonymization import pipeline
 from anonymization.bundle import Bundle
 from anonymization.job.cli import main
 from anonymization.job.ledger import NAME as LEDGER
@@ -180,6 +182,19 @@ def test_resume_does_not_trust_a_ledger_that_was_cut_off(tmp_path: Path, run: Ru
     assert report(tmp_path)["counts"]["already_done"] == 1
     assert run(*said) == 0
     assert report(tmp_path)["counts"]["already_done"] == 2
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_opencv_has_the_cores_that_no_other_picture_asks_for(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, pictures: int
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(pipeline, "cores", lambda: 2)
+    monkeypatch.setattr(cv2, "setNumThreads", given.append)
+    for number in range(pictures):
+        picture(tmp_path / f"in/{number}.png")
+    assert run("--threads", "2") == 0
+    assert given[0] == 2 // pictures
 
 
 def test_a_missing_extra_is_made_again(tmp_path: Path, run: Run) -> None:

@@ -107,3 +107,25 @@ def test_cores_are_shared_between_pictures_and_networks(
 )
 def test_runs_get_the_cores_that_other_runs_leave(cores: Cores, jobs: int, threads: int) -> None:
     assert cores.threads_of(jobs) == threads
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "pictures", "beside"),
+    [
+        (None, None, 100, 1),
+        (None, None, 1, 4),
+        (2, None, 100, 2),
+        (8, None, 100, 1),
+        (4, 3, 100, 1),  # threads of network runs, which take turns
+        (1, 2, 100, 2),
+    ],
+)
+def test_what_is_no_network_takes_only_cores_that_other_pictures_leave(
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int | None,
+    threads: int | None,
+    pictures: int,
+    beside: int,
+) -> None:
+    monkeypatch.setattr(pipeline, "cores", lambda: 4)
+    assert Cores.between(workers, threads, pictures).beside == beside
