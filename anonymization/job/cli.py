@@ -335,6 +335,7 @@ def anonymize(
         runtime=runtime,
         detections=detections,
         settings=chosen,
+        settings_file=settings,
         regions=regions,
         max_pixels=max_pixels,
         projection=projection,

@@ -37,6 +37,7 @@ class Job:
     runtime: str | None = None
     detections: Path | None = None
     settings: Settings = field(default_factory=Settings)
+    settings_file: Path | None = None
     regions: Path | None = None
     max_pixels: int | None = None
     projection: str | None = None

@@ -5,6 +5,7 @@ Paths are compared after links and `..` were followed, as one file has many name
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ from anonymization.job.inputs import STREAM, Plan, resolved
 from anonymization.job.ledger import NAME as LEDGER
 from anonymization.job.options import Job, UsageError
 from anonymization.job.outputs import DETECTIONS, OVERLAY, SUFFIX
+from anonymization.known_regions import SUFFIX as KNOWN
+from anonymization.regions import SCHEMA_VERSION as REGIONS_VERSION
+from anonymization.registry import DEMO, SCHEME
+from anonymization.settings import read_structured
 
 
 def own_folders(job: Job) -> tuple[Path, ...]:
@@ -29,10 +34,14 @@ def check_places(job: Job, plan: Plan) -> None:
     Raises:
         UsageError: With the path and what it is.
     """
-    read = {resolved(task.source): "an input" for task in plan.tasks if str(task.source) != STREAM}
-    read |= {resolved(path): "read by this run" for path in (job.detections, job.regions) if path}
+    read = _read(job, plan)
     output = resolved(job.output)
-    results = set() if job.is_stream else {output / task.name for task in plan.tasks}
+    results = set() if job.is_stream else {resolved(task.target) for task in plan.tasks}
+    for path in sorted(results.intersection(read)):
+        raise UsageError(
+            f"--output {job.output} would write over {path}, which is {read[path]}; "
+            "choose another folder"
+        )
     _check_folders(job, output)
     beside: set[Path] = set()
     for option, path in _beside(job, plan):
@@ -59,6 +68,32 @@ def check_places(job: Job, plan: Plan) -> None:
                 f"report {report} is a folder, an input, a result or another report; choose another"
             )
         taken.add(resolved(report))
+
+
+def _read(job: Job, plan: Plan) -> dict[Path, str]:
+    """Return every file that the run reads, with what it is."""
+    named = [path for path in (job.detections, job.regions, job.settings_file) if path]
+    if job.regions is not None:
+        named += _masks(job.regions)
+    if job.detections is not None and job.detections.is_dir():
+        named += [job.detections / (task.name + KNOWN) for task in plan.tasks]
+    folders = list(job.settings.generators.values())
+    if not (job.model or "").startswith(SCHEME):
+        folders.append(Path(job.model or DEMO))
+    for folder in folders:
+        with contextlib.suppress(OSError):  # told of when it is loaded
+            named += folder.iterdir()
+    read = {resolved(path): "read by this run" for path in named}
+    pictures = (task.source for task in plan.tasks if str(task.source) != STREAM)
+    return read | {resolved(path): "an input" for path in pictures}
+
+
+def _masks(path: Path) -> list[Path]:
+    """Return the mask files that a regions file names; what is wrong with it is said later."""
+    values = read_structured(path, schema_version=REGIONS_VERSION, keys=("regions",))
+    listed = values.get("regions")
+    areas = [area for area in listed if isinstance(area, dict)] if isinstance(listed, list) else []
+    return [path.parent / str(area["mask"]) for area in areas if area.get("mask") is not None]
 
 
 def check_writable_folders(job: Job) -> None:

@@ -222,8 +222,8 @@ class Processor:
     def _taken_from_quarantine(self, task: Task) -> list[str]:
         """Take away what this output's runs put into quarantine of a picture that is written now.
 
-        Nothing else: only what the ledger proves to be theirs. Return what the operator should
-        know of what stays.
+        Nothing else: only what the ledger proves to be theirs, and no known regions that this run
+        reads. Return what the operator should know of what stays.
         """
         where = self._options.quarantine / task.name
         record = None if self._ledger is None else self._ledger.last(task.name)
@@ -231,7 +231,9 @@ class Processor:
             return []
         if record is not None and record.visible:
             beside = self._options.quarantine_extras
-            older = {beside / k / (task.name + SUFFIX[k]): k for k in SUFFIX}
+            known = None if self._known is None else self._known.path
+            kinds = [kind for kind in SUFFIX if not _same_file(beside / kind, known)]
+            older = {beside / k / (task.name + SUFFIX[k]): k for k in kinds}
             proofs = {path: record.extras.get(kind) for path, kind in older.items()}
             for path, sha256 in {where: record.output_sha256, **proofs}.items():
                 with contextlib.suppress(OSError):  # told of below

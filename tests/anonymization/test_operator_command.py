@@ -494,3 +494,45 @@ def test_resume_and_quarantine_leave_alone_what_an_operator_edits(
     unsure = make_bundle(seen, folder="unsure")
     assert run(*known, "--resume", "--audit", "--model", unsure.path) == 3
     assert json.loads(path.read_text()) == values
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--detections", "beside/detections", "--extras", "beside"),
+        ("--detections", "known", "--write-detections", "known/../known"),
+        ("--detections", "known", "--report", "known/a.png.json"),
+        ("--settings", "settings.yaml", "--report", "settings.yaml"),
+        ("--settings", "settings.yaml", "--report-html", "link"),
+        ("--regions", "regions.json", "--report", "regions.json"),
+        ("--regions", "regions.json", "--report", "masks/a.png"),
+        ("--regions", "regions.json", "--output", "masks"),
+        ("--set", "face.method=synthetic", "--set", "face.generator=faces", "--report",
+         "faces/generator.json"),
+        ("--report", "bundle/card.json"),
+        ("--report", "in/a.png"),
+    ],
+)  # fmt: skip
+def test_a_run_writes_over_nothing_that_it_reads(
+    tmp_path: Path,
+    run: Run,
+    face_generator: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+) -> None:
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "masks/a.png")
+    (tmp_path / "settings.yaml").write_text("schema_version: 1\nclasses: {}\n")
+    (tmp_path / "link").symlink_to("settings.yaml")
+    area = {"name": "bonnet", "kind": "ignore", "mask": "masks/a.png"}
+    (tmp_path / "regions.json").write_text(json.dumps({"schema_version": 1, "regions": [area]}))
+    document = {"schema_version": 1, "picture": {"width": 100, "height": 60}, "finds": []}
+    for folder in ("known", "beside/detections"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.png.json").write_text(json.dumps(document))
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert run("--resume", *arguments) == 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert "choose another" in capsys.readouterr().err

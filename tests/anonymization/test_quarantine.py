@@ -112,6 +112,14 @@ def test_a_picture_that_passes_leaves_quarantine_and_only_what_this_tool_put_the
     assert "an older copy stays in quarantine at out-quarantine/x/a.png" in entry()["notes"][0]
 
 
+def test_documents_that_a_run_reads_in_quarantine_are_not_taken_away(run: Run) -> None:
+    assert run("--audit", "--extras", "beside", "--extra", "detections") == 3
+    known = "out-quarantine-extras/detections"
+    for _ in range(2):
+        assert run("--detections", known, "--resume") == 0
+        assert names(Path("out-quarantine-extras")) == ["detections/x/a.png.json"]
+
+
 def test_an_input_in_quarantine_is_not_taken_away(run: Run, bundle: Bundle) -> None:
     assert run("--audit") == 3
     before = Path("out-quarantine/x/a.png").read_bytes()
