@@ -18,7 +18,8 @@ from anonymization.anonymizer import Anonymizer, Decided
 from anonymization.detection.finds import Detections
 from anonymization.documents import KnownFinds, document_text, finds_to_document
 from anonymization.files import check_output, sha256_of_file, write_output
-from anonymization.formats.picture import Picture, decode
+from anonymization.formats.picture import Picture
+from anonymization.formats.pixels import Rgb
 from anonymization.job.audit import Visible, visible_finds
 from anonymization.job.inputs import Task, shown
 from anonymization.job.ledger import Ledger, Record
@@ -43,6 +44,8 @@ class Made:
     Attributes:
         content: Bytes of its file.
         picture: What it was made from.
+        seen: RGB of its file as who reads it sees it, uint8 (H, W, 3), decoded once for all that
+            look at it; None where nothing does.
         decided: What was found and hidden.
         visible: What the audit still sees.
         sha256: Of the source's file.
@@ -51,15 +54,11 @@ class Made:
 
     content: bytes
     picture: Picture
+    seen: Rgb | None
     decided: Decided
     visible: list[Visible]
     sha256: str
     note: str | None
-
-
-def decoded(made: Made, max_pixels: int) -> Picture:
-    """Return an anonymized picture as who reads its file sees it."""
-    return decode(made.content, name="anonymized picture", max_pixels=max_pixels)
 
 
 class Beside:
@@ -170,10 +169,8 @@ class Beside:
         return Detections.concatenate([decided.drawn, seen]), numbers
 
     def _overlay(self, made: Made) -> bytes:
-        on_source = self._options.overlay_on_source
-        pixels = (
-            made.picture.pixels if on_source else decoded(made, self._anonymizer.max_pixels).pixels
-        )
+        pixels = made.picture.pixels if self._options.overlay_on_source else made.seen
+        assert pixels is not None
         finds, numbers = self._drawn(made)
         drawn = overlay(
             pixels,

@@ -92,11 +92,12 @@ def contact_sheet(report: Mapping[str, Any], thumbnails: Mapping[int, bytes]) ->
 
     Args:
         report: Content of `report.json`.
-        thumbnails: Small JPEGs of anonymized pictures, by position in the report's files.
+        thumbnails: Small JPEGs of anonymized pictures, by position in the report's files; of
+            more than `PICTURES_MAX` none need to be made.
     """
     files = report["files"]
     shown = [(i, files[i]) for i in sorted(thumbnails)][:PICTURES_MAX]
-    left_out = len(thumbnails) - len(shown)
+    left_out = sum(entry["status"] == "anonymized" for entry in files) - len(shown)
     note = f"<p>{left_out} more are not shown; report.json lists them.</p>" if left_out else ""
     bundle = report["bundle"]
     ended = "complete" if report["complete"] else "ended before it was complete"

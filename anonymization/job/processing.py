@@ -23,6 +23,7 @@ from anonymization.documents import KnownFinds
 from anonymization.errors import BlurloopError
 from anonymization.files import check_output, sha256_of_json, write_output
 from anonymization.formats.picture import Picture, decode
+from anonymization.formats.pixels import Rgb
 from anonymization.job.audit import (
     Visible,
     audited,
@@ -31,12 +32,10 @@ from anonymization.job.audit import (
     still_visible,
     without_copies,
 )
-from anonymization.job.beside import Beside, Made, decoded
+from anonymization.job.beside import Beside, Made
 from anonymization.job.inputs import Task, one_line, read_source, shown
 from anonymization.job.ledger import Ledger, LedgerError, Record, is_file_of
-from anonymization.job.outputs import (
-    SUFFIX,
-)
+from anonymization.job.outputs import OVERLAY, SUFFIX
 from anonymization.job.results import (
     ALREADY_DONE,
     ANONYMIZED,
@@ -85,6 +84,8 @@ class Processor:
         self._known = known
         self._ledger = ledger
         self._beside = Beside(anonymizer, options, ledger)
+        self._thumbnails_left = _thumbnails_max() if options.contact_sheet else 0
+        self._counting = threading.Lock()
 
     def __call__(self, loaded: tuple[Task, bytes | BlurloopError | None]) -> Processed:
         """Anonymize one task of a plan; what goes wrong is in the result."""
@@ -127,7 +128,7 @@ class Processor:
             return Processed(self._result(task, made, QUARANTINED, start, output=None))
         self._beside.write(task, made)
         result = self._result(task, made, ANONYMIZED, start, output=task.target)
-        return Processed(result, content=made.content)
+        return Processed(result, self._thumbnail(made), content=made.content)
 
     def _to_file(self, task: Task, data: bytes | BlurloopError | None) -> Processed:
         start, options = time.monotonic(), self._options
@@ -264,14 +265,25 @@ class Processor:
             outlines=finds.outlines,
             view=view,
         )
-        _, content = anonymizer.rewrite(
+        content = anonymizer.rewrite(
             picture,
             decided,
             recompress=self._options.recompress,
             keep=self._options.overlay_on_source,
-        )
-        visible = self._audit(task, content, decided, view)
-        return Made(content, picture, decided, visible, sha256, view.warning)
+        )[1]
+        seen = self._seen(task, content)
+        visible = [] if seen is None else self._audit(task, seen, decided, view)
+        return Made(content, picture, seen, decided, visible, sha256, view.warning)
+
+    def _seen(self, task: Task, content: bytes) -> Rgb | None:
+        """Decode the bytes that will be written where anything looks at them."""
+        options = self._options
+        draws = OVERLAY in options.kinds and not options.overlay_on_source
+        if options.audit is None and not draws and self._thumbnails_left <= 0:
+            return None
+        self._go_on()
+        limit = self._anonymizer.max_pixels
+        return decode(content, name=f"anonymized {task.shown}", max_pixels=limit).pixels
 
     def _finds(
         self, task: Task, picture: Picture, sha256: str, view: ChosenProjection
@@ -289,34 +301,34 @@ class Processor:
         )
 
     def _audit(
-        self, task: Task, content: bytes, decided: Decided, view: ChosenProjection
+        self, task: Task, seen: Rgb, decided: Decided, view: ChosenProjection
     ) -> list[Visible]:
-        """Detect again in the bytes that will be written; regions spare what they spared before."""
+        """Detect again in what will be written; regions spare what they spared before."""
         rule, anonymizer = self._options.audit, self._anonymizer
         if rule is None or anonymizer.detector is None:
             return []
         self._go_on()
         card = anonymizer.detector.card
-        again = decode(content, name=f"anonymized {task.shown}", max_pixels=anonymizer.max_pixels)
-        found = anonymizer.detect(again.pixels, view=view, score_min=lowest_score(card, rule))
+        height, width = seen.shape[:2]
+        found = anonymizer.detect(seen, view=view, score_min=lowest_score(card, rule))
         looked_at = anonymizer.decide(
             audited(found, card, rule, implying_head=anonymizer.implying_head),
             name=task.name,
-            width=again.width,
-            height=again.height,
+            width=width,
+            height=height,
             view=view,
         )
-        seen = still_visible(
+        visible = still_visible(
             looked_at.hidden,
             decided.hidden,
             anonymizer.taxonomy,
-            again.height,
-            again.width,
+            height,
+            width,
             rule=rule,
             mask_threshold=anonymizer.mask_threshold,
             outlines=decided.hidden_outlines,
         )
-        return without_copies(seen, again.width)
+        return without_copies(visible, width)
 
     def _quarantine(
         self, task: Task, made: Made, source: _Source, start: float, *, replace: bool
@@ -384,11 +396,14 @@ class Processor:
         return dict(sorted(counts.items()))
 
     def _thumbnail(self, made: Made) -> bytes | None:
-        if not self._options.contact_sheet:
-            return None
+        """Return a small copy for the contact sheet, of as many pictures as it shows."""
+        with self._counting:
+            if made.seen is None or self._thumbnails_left <= 0:
+                return None
+            self._thumbnails_left -= 1
         from anonymization.job.contact_sheet import thumbnail
 
-        return thumbnail(decoded(made, self._anonymizer.max_pixels).pixels)
+        return thumbnail(made.seen)
 
     def _work(self, task: Task) -> str:
         """Return the digest of everything that decides what this picture's result looks like."""
@@ -409,6 +424,12 @@ class Processor:
     def _go_on(self) -> None:
         if self._stop.is_set():
             raise StoppedError("interrupted before it was done; not written")
+
+
+def _thumbnails_max() -> int:
+    from anonymization.job import contact_sheet
+
+    return contact_sheet.PICTURES_MAX
 
 
 def _same_file(path: Path, other: Path | None) -> bool:

@@ -37,7 +37,7 @@ class Options:
         kinds: Which of `outputs.EXTRAS` go there.
         mask_scale: Factor on the sides of masks.
         overlay_on_source: Draw overlays on the un-anonymized picture.
-        contact_sheet: Keep a small copy of each anonymized picture.
+        contact_sheet: Keep small copies of as many anonymized pictures as one shows.
     """
 
     overwrite: bool = False
@@ -106,7 +106,7 @@ class Processed:
 
     Attributes:
         result: For the report.
-        thumbnail: Small JPEG of the anonymized picture, where a contact sheet is asked for.
+        thumbnail: Small JPEG of the anonymized picture, where a contact sheet shows it.
         content: The anonymized file's bytes, where they were not written to a file.
         redone: Whether `--resume` found a result that is proven but for options, model or code.
     """

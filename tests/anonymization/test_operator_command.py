@@ -18,6 +18,8 @@ from PIL import Image
 
 from anonymization import pipeline
 from anonymization.bundle import Bundle
+from anonymization.formats import picture as formats_picture
+from anonymization.job import contact_sheet
 from anonymization.job.cli import main
 from anonymization.job.ledger import NAME as LEDGER
 
@@ -494,6 +496,46 @@ def test_resume_and_quarantine_leave_alone_what_an_operator_edits(
     unsure = make_bundle(seen, folder="unsure")
     assert run(*known, "--resume", "--audit", "--model", unsure.path) == 3
     assert json.loads(path.read_text()) == values
+
+
+def test_what_is_written_is_decoded_once_for_all_that_look_at_it(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(tmp_path / "in/a.png")
+    decode, decoded = formats_picture._decode, []
+
+    def counted(data: bytes, name: str, *rest: Any) -> Any:
+        decoded.append(name.partition(" ")[0])
+        return decode(data, name, *rest)
+
+    monkeypatch.setattr(formats_picture, "_decode", counted)
+    looking = ("--audit", "--extras", tmp_path / "beside", "--report-html", tmp_path / "r.html")
+    assert run(*looking) == 0
+    assert decoded == [str(tmp_path / "in/a.png"), "anonymized"]
+    assert run("--overwrite") == 0
+    assert len(decoded) == 3
+
+
+def test_the_contact_sheet_has_no_more_small_copies_made_than_it_shows(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        picture(tmp_path / f"in/{number}.png", number)
+    small, made = contact_sheet.thumbnail, []
+    monkeypatch.setattr(contact_sheet, "PICTURES_MAX", 2)
+    monkeypatch.setattr(contact_sheet, "thumbnail", lambda seen: made.append(1) or small(seen))
+    assert run("--report-html", tmp_path / "r.html") == 0
+    assert len(made) == 2
+    page = (tmp_path / "r.html").read_text()
+    assert page.count("data:image/jpeg") == 2
+    assert "3 more are not shown" in page
+
+
+def test_the_contact_sheet_of_a_stream_shows_its_picture(tmp_path: Path, run: Run) -> None:
+    picture(tmp_path / "in/a.png")
+    said = ("-o", "-", "--report-html", tmp_path / "r.html")
+    assert run(*said, inputs=tmp_path / "in/a.png") == 0
+    assert (tmp_path / "r.html").read_text().count("data:image/jpeg") == 1
 
 
 @pytest.mark.parametrize(
