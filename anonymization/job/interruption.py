@@ -1,8 +1,15 @@
-"""Signals: a wish to end is noted, and what is in work ends by itself."""
+"""Signals: a wish to end is noted, and what is in work ends by itself.
+
+The system ends the process at a second one. Nothing half-made is left: outputs have no name, or a
+hidden one, until they are whole, and the ledger forgives a last line that is cut off.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,14 +26,16 @@ class Interruption:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM as a wish to end after the steps in work."""
+        """Take the first SIGINT or SIGTERM as a wish to end after the steps in work."""
         before: dict[int, Any] = {}
 
         def note(number: int, _frame: object) -> None:
+            for known in before:
+                # Python would wait for all threads before it ended, and they for their networks.
+                signal.signal(known, signal.SIG_DFL)
+            _show_cursor()
             self.signal = number
             self.stop.set()
-            for known, earlier in before.items():
-                signal.signal(known, earlier)
 
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, note)
@@ -35,3 +44,10 @@ class Interruption:
         finally:
             for known, earlier in before.items():
                 signal.signal(known, earlier)
+
+
+def _show_cursor() -> None:
+    """Bring back the cursor that a bar hides: who is ended at once does not do so."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if sys.stderr.isatty():
+            os.write(sys.stderr.fileno(), b"\x1b[?25h")
