@@ -214,6 +214,21 @@ class OutputError(BlurloopError):
     """An output path must not or cannot be written."""
 
 
+class ExistsError(OutputError):
+    """An output is there and may not be replaced.
+
+    Attributes:
+        target: Where it is.
+    """
+
+    def __init__(self, target: Path) -> None:
+        super().__init__(target)
+        self.target = target
+
+    def __str__(self) -> str:
+        return f"{self.target} exists. --resume continues a run, --overwrite replaces it"
+
+
 def check_output(source: Path | None, target: Path, *, overwrite: bool) -> None:
     """Refuse an output that would destroy something.
 
@@ -231,7 +246,7 @@ def check_output(source: Path | None, target: Path, *, overwrite: bool) -> None:
         if target.is_dir():
             raise OutputError(f"{target} is a folder; a picture was to be written there")
         if os.path.lexists(target) and not overwrite:
-            raise OutputError(f"{target} exists. --resume continues a run, --overwrite replaces it")
+            raise ExistsError(target)
     except OSError as error:
         raise OutputError(f"{target} cannot be looked at: {error.strerror or error}") from error
 
@@ -245,9 +260,7 @@ def write_output(target: Path, content: bytes, *, overwrite: bool) -> None:
     try:
         write_bytes(target, content, overwrite=overwrite)
     except FileExistsError as error:
-        raise OutputError(
-            f"{target} exists. --resume continues a run, --overwrite replaces it"
-        ) from error
+        raise ExistsError(target) from error
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
 

@@ -32,6 +32,21 @@ class PictureError(BlurloopError):
     """A picture cannot be read whole, or is of a kind that is not handled."""
 
 
+class TooLargeError(PictureError):
+    """A picture is larger than the limit.
+
+    Attributes:
+        what: The same without the advice, for who calls the limit by another name.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what}. Raise the limit if the picture is to be trusted"
+
+
 class PictureWriteError(BlurloopError):
     """A picture cannot be encoded as its source was."""
 
@@ -74,15 +89,12 @@ def refuse_size(width: int, height: int, name: str, max_pixels: int) -> None:
     """Refuse what is too large to decode, or empty.
 
     Raises:
-        PictureError: If it is.
+        PictureError: If it is; `TooLargeError` where another limit would let it through.
     """
     if width < 1 or height < 1:
         raise PictureError(f"{name} is {width}x{height} pixels")
     if width * height > max_pixels:
-        raise PictureError(
-            f"{name} has {width}x{height} pixels; at most {max_pixels} are decoded. "
-            "Raise the limit if the picture is to be trusted"
-        )
+        raise TooLargeError(f"{name} has {width}x{height} pixels; at most {max_pixels} are decoded")
 
 
 def upright(stored: Native, orientation: int) -> Native:

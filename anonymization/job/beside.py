@@ -34,7 +34,7 @@ from anonymization.job.outputs import (
     overlay_jpeg,
     scaled_png,
 )
-from anonymization.job.results import TO_EDIT, Options
+from anonymization.job.results import TO_EDIT, Note, Options
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Made:
         decided: What was found and hidden.
         visible: What the audit still sees.
         sha256: Of the source's file.
-        note: What the operator should know of its projection.
+        note: What the operator should know of its projection, or None.
     """
 
     content: bytes
@@ -58,7 +58,7 @@ class Made:
     decided: Decided
     visible: list[Visible]
     sha256: str
-    note: str | None
+    note: Note | None
 
 
 class Beside:

@@ -21,9 +21,9 @@ from anonymization.anonymizer import Anonymizer
 from anonymization.deciding import Decided
 from anonymization.documents import KnownFinds
 from anonymization.errors import BlurloopError
-from anonymization.files import check_output, sha256_of_json, write_output
+from anonymization.files import ExistsError, check_output, sha256_of_json, write_output
 from anonymization.formats.picture import Picture, decode
-from anonymization.formats.pixels import Rgb
+from anonymization.formats.pixels import Rgb, TooLargeError
 from anonymization.job.audit import (
     Visible,
     audited,
@@ -41,8 +41,12 @@ from anonymization.job.results import (
     ANONYMIZED,
     FAILED,
     QUARANTINED,
+    REPEATED,
+    SHAPE_FLAT,
+    SHAPE_WHOLE,
     TO_EDIT,
     FileResult,
+    Note,
     Options,
     Processed,
 )
@@ -98,6 +102,7 @@ class Processor:
 
     def _guarded(self, task: Task, work: Callable[[], Processed]) -> Processed:
         start = time.monotonic()
+        told = None
         try:
             done = work()
         except MemoryError:
@@ -105,13 +110,15 @@ class Processor:
         except StoppedError:
             raise
         except BlurloopError as error:
-            reason = one_line(str(error))
+            reason = one_line(_advised(error))
+            if isinstance(error, ExistsError) and error.target == task.target:
+                told = REPEATED
         except Exception as error:  # noqa: BLE001 - not written, listed; one picture stops no folder
             reason = one_line(f"{task.shown}: unexpected {type(error).__name__}: {error}")
         else:
             return done
         seconds = round(time.monotonic() - start, 3)
-        older = self._older(task)
+        older = [Note(text, told) for text in self._older(task)]
         return Processed(FileResult(task.shown, FAILED, None, reason, notes=older, seconds=seconds))
 
     def _older(self, task: Task) -> list[str]:
@@ -180,7 +187,7 @@ class Processor:
         somebody moved it from quarantine to the output, that is a person's verdict.
         """
         if proven and (proven.visible or self._beside.is_intact(task, proven)):
-            note = "the audit refused it, and somebody moved it here"
+            note = Note("the audit refused it, and somebody moved it here")
             return FileResult(
                 task.shown,
                 ALREADY_DONE,
@@ -273,7 +280,7 @@ class Processor:
         )[1]
         seen = self._seen(task, content)
         visible = [] if seen is None else self._audit(task, seen, decided, view)
-        return Made(content, picture, seen, decided, visible, sha256, view.warning)
+        return Made(content, picture, seen, decided, visible, sha256, _note_on(view))
 
     def _seen(self, task: Task, content: bytes) -> Rgb | None:
         """Decode the bytes that will be written where anything looks at them."""
@@ -372,7 +379,7 @@ class Processor:
             spared=self._spared(made.decided),
             visible=[one.to_dict() for one in made.visible],
             extras=extras or [],
-            notes=[*([made.note] if made.note else []), *(notes or [])],
+            notes=[*([made.note] if made.note else []), *map(Note, notes or [])],
             seconds=round(time.monotonic() - start, 3),
         )
 
@@ -424,6 +431,20 @@ class Processor:
     def _go_on(self) -> None:
         if self._stop.is_set():
             raise StoppedError("interrupted before it was done; not written")
+
+
+def _note_on(view: ChosenProjection) -> Note | None:
+    if view.warning is None:
+        return None
+    shape = SHAPE_FLAT if view.projection is None else SHAPE_WHOLE
+    return Note(view.warning, shape if view.by_shape else None)
+
+
+def _advised(error: BlurloopError) -> str:
+    """Return what an error says; a limit on pixels is called as the command's option."""
+    if isinstance(error, TooLargeError):
+        return f"{error.what}. Raise it with --max-pixels if the picture is to be trusted"
+    return str(error)
 
 
 def _thumbnails_max() -> int:

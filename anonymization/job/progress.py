@@ -12,7 +12,15 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from anonymization.job.results import FAILED, QUARANTINED, FileResult
+from anonymization.job.results import (
+    FAILED,
+    QUARANTINED,
+    REPEATED,
+    SHAPE_FLAT,
+    SHAPE_WHOLE,
+    FileResult,
+    Note,
+)
 
 LINE_SECONDS = 60.0
 """Time between two lines where no bar is drawn: a log of a night has some 500 of them."""
@@ -21,12 +29,12 @@ SHAPE_WIDTH_MIN = 512
 """Least width of a picture whose 2:1 shape is told of; no panorama in use is smaller."""
 
 _SHAPES = {
-    "has the 2:1 shape of a panorama": "of 2:1 shape without GPano metadata were looked at as "
+    SHAPE_FLAT: "of 2:1 shape without GPano metadata were looked at as "
     "flat; give --projection equirectangular if they are panoramas",
-    "is taken for a whole panorama for its 2:1 shape": "without GPano metadata were taken for "
+    SHAPE_WHOLE: "without GPano metadata were taken for "
     "panoramas for their 2:1 shape; give --projection perspective if they are flat",
 }
-"""What notes on the shape of single pictures hold, and what is said once of all of them."""
+"""What is said once of all pictures with a note of a kind."""
 
 
 def mute() -> None:
@@ -73,9 +81,9 @@ class Bar:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        for part, number in self._shapes.items():
+        for kind_of_note, number in self._shapes.items():
             if number:
-                self._print(f"note: {number} pictures {_SHAPES[part]}")
+                self._print(f"note: {number} pictures {_SHAPES[kind_of_note]}")
 
     def advance(self, result: FileResult) -> None:
         """Count a picture that has ended."""
@@ -104,22 +112,14 @@ class Bar:
             f"{self._pictures / seconds:.1f} pictures/s, {self._pixels / seconds / 1e6:.1f} MP/s"
         )
 
-    def _note(self, result: FileResult, note: str) -> None:
-        for part in self._shapes:
-            if part in note:
-                self._shapes[part] += (result.width or 0) >= SHAPE_WIDTH_MIN
-                return
-        if not _repeats(note, result.reason or ""):
-            self._print(f"note: {result.input}: {note}")
+    def _note(self, result: FileResult, note: Note) -> None:
+        if note.kind in self._shapes:
+            self._shapes[note.kind] += (result.width or 0) >= SHAPE_WIDTH_MIN
+        elif note.kind != REPEATED:
+            self._print(f"note: {result.input}: {note.text}")
 
     def _print(self, line: str) -> None:
         try:
             self._progress.print(line, markup=False, highlight=False, soft_wrap=True)
         except OSError:
             mute()
-
-
-def _repeats(note: str, reason: str) -> bool:
-    """Tell whether a note names the file that a reason says to exist."""
-    target, exists, _ = reason.partition(" exists. ")
-    return bool(exists) and f" {target};" in note

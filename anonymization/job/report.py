@@ -70,7 +70,9 @@ def report_of(
         "counts": {status: counts[status] for status in STATUSES},
         "finds": dict(sorted(finds.items())),
         "spared": sum(spared.values()),
-        "files": [asdict(result) for result in results],
+        "files": [
+            asdict(result) | {"notes": [note.text for note in result.notes]} for result in results
+        ],
     }
 
 

@@ -14,6 +14,10 @@ FAILED, SKIPPED = "failed", "skipped"
 TO_EDIT = "to_edit"
 """The detections file of `--write-detections`, apart from the one among the extras."""
 
+SHAPE_FLAT, SHAPE_WHOLE, REPEATED = "shape_flat", "shape_whole", "repeated"
+"""Kinds of notes that are not said of each file by itself: looked at as flat, or as a whole
+panorama, for a 2:1 shape alone, which is said once of all; and what the reason says too."""
+
 STATUSES = (ANONYMIZED, ALREADY_DONE, QUARANTINED, FAILED, SKIPPED)
 
 
@@ -58,6 +62,19 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What the operator should know of a file besides.
+
+    Attributes:
+        text: One line, for the report.
+        kind: `SHAPE_FLAT`, `SHAPE_WHOLE`, `REPEATED`, or None.
+    """
+
+    text: str
+    kind: str | None = None
+
+
+@dataclass(frozen=True)
 class FileResult:
     """What became of one file; one entry of the report.
 
@@ -86,16 +103,13 @@ class FileResult:
     spared: list[dict[str, Any]] = field(default_factory=list)
     visible: list[dict[str, Any]] = field(default_factory=list)
     extras: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def line(self) -> str:
-        """Status and reason for the terminal, with the file's name once, before the reason.
-
-        A limit on pixels is named as the command's option.
-        """
-        reason = (self.reason or "").replace("Raise the limit if", "Raise it with --max-pixels if")
+        """Status and reason for the terminal, with the file's name once, before the reason."""
+        reason = self.reason or ""
         named = reason if reason.startswith(self.input) else f"{self.input}: {reason}"
         return f"{self.status}: {named}"
 

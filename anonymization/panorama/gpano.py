@@ -38,10 +38,12 @@ class ChosenProjection:
     Attributes:
         projection: None for a flat picture (perspective).
         warning: One line about a choice that may be wrong, or None.
+        by_shape: Whether that is for its 2:1 shape alone, which many pictures of a run may have.
     """
 
     projection: Projection | None
     warning: str | None = None
+    by_shape: bool = False
 
 
 def gpano_values(xmp: bytes) -> dict[str, str]:
@@ -155,9 +157,11 @@ def choose_projection(asked: str | None, xmp: bytes, width: int, height: int) ->
             Equirectangular.of_size(width, height),
             f"{width}x{height} without GPano metadata is taken for a whole panorama for its 2:1 "
             "shape; ask for perspective if it is flat",
+            by_shape=True,
         )
     return ChosenProjection(
         None,
         f"{width}x{height} has the 2:1 shape of a panorama but no GPano metadata; it is looked "
         "at as flat. Ask for equirectangular if it is one",
+        by_shape=True,
     )

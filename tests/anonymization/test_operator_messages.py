@@ -1,5 +1,6 @@
 """What `anonymize` tells its operator: what was not done, and options that would do nothing."""
 
+import dataclasses
 import importlib.metadata
 import io
 import json
@@ -21,8 +22,11 @@ from PIL import Image
 from anonymization.bundle import Bundle
 from anonymization.card import TilingCard
 from anonymization.detection.detector import Detector
+from anonymization.files import ExistsError
 from anonymization.formats.picture import MAX_PIXELS
+from anonymization.formats.pixels import TooLargeError
 from anonymization.job.cli import main
+from anonymization.panorama.gpano import ChosenProjection, choose_projection
 
 Run = Callable[..., int]
 
@@ -371,6 +375,25 @@ def test_the_shape_of_panoramas_is_told_of_once_a_run(
         picture(Path(f"in/{name}.png"), size=(width, width // 2))
     assert run(*(("--projection", asked) if asked else ())) == 0
     assert [one for one in said() if "note" in one] == [f"note: {line}"]
+
+
+def test_what_is_said_once_or_otherwise_does_not_hang_on_the_words_of_others(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reworded(*given: Any) -> ChosenProjection:
+        chosen = choose_projection(*given)
+        return dataclasses.replace(chosen, warning=chosen.warning and "anything else")
+
+    monkeypatch.setattr("anonymization.anonymizer.choose_projection", reworded)
+    monkeypatch.setattr(TooLargeError, "__str__", lambda _: "too large")
+    monkeypatch.setattr(ExistsError, "__str__", lambda _: "there already")
+    picture(Path("in/a.png"), size=(512, 256))
+    assert run() == 0
+    assert said()[0].startswith("note: 1 pictures of 2:1 shape")
+    assert run() == 1
+    assert said() == ["failed: in/a.png: there already", "0 anonymized, 1 failed, 0 skipped"]
+    assert run("--overwrite", "--max-pixels", 100) == 1
+    assert "--max-pixels" in said()[0]
 
 
 def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
