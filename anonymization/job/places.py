@@ -84,8 +84,9 @@ def _read(job: Job, plan: Plan) -> dict[Path, str]:
         with contextlib.suppress(OSError):  # told of when it is loaded
             named += folder.iterdir()
     read = {resolved(path): "read by this run" for path in named}
-    pictures = (task.source for task in plan.tasks if str(task.source) != STREAM)
-    return read | {resolved(path): "an input" for path in pictures}
+    # An archive that cannot be read has no tasks, and is an input all the same.
+    inputs = (*job.inputs, *(task.source for task in plan.tasks))
+    return read | {resolved(path): "an input" for path in inputs if str(path) != STREAM}
 
 
 def _masks(path: Path) -> list[Path]:

@@ -498,6 +498,12 @@ def test_resume_and_quarantine_leave_alone_what_an_operator_edits(
     assert json.loads(path.read_text()) == values
 
 
+def test_an_archive_that_cannot_be_read_is_not_written_over(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "in.zip").write_bytes(b"PK damaged")
+    assert run("--report", tmp_path / "in.zip", inputs=tmp_path / "in.zip") == 2
+    assert (tmp_path / "in.zip").read_bytes() == b"PK damaged"
+
+
 def test_what_is_written_is_decoded_once_for_all_that_look_at_it(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
