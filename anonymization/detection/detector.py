@@ -163,6 +163,7 @@ class Detector:
 
         sightings = Sightings.concatenate(self._networks.each(seen, list(enumerate(views))))
         turn = projection.turn if isinstance(projection, Equirectangular) else None
+        height, width = pixels.shape[:2]
         found = merge(
             sightings,
             views,
@@ -170,8 +171,8 @@ class Detector:
             iou=self.card.nms_iou,
             mask_threshold=self.card.mask_threshold,
             turn=turn,
+            height=height,
         )
-        height, width = pixels.shape[:2]
         if turn is not None:
             found = canonical(found, width, turn)
         found = found.select(touching(found.boxes_xyxy, height, width))

@@ -26,6 +26,7 @@ from anonymization.formats.pixels import (
     Native,
     PictureError,
     PictureWriteError,
+    TooLargeError,
     colours,
     refuse_size,
 )
@@ -203,9 +204,9 @@ def _refuse_segments(segments: Segments, name: str, max_pixels: int) -> None:
         raise PictureError(f"{name} has segments of {columns}x{rows} pixels")
     content = segments.width * segments.height * segments.samples * segments.kind.itemsize
     if content > _PIXEL_MAX_BYTES * max_pixels:
-        raise PictureError(
+        raise TooLargeError(
             f"{name} has {content} bytes of pixels; at most {_PIXEL_MAX_BYTES * max_pixels} "
-            "are decoded. Raise the limit if the picture is to be trusted"
+            "are decoded"
         )
     if segments.tiled and rows * columns > max_pixels + 2**20:
         raise PictureError(f"{name} has tiles of {columns}x{rows} pixels; at most {max_pixels}")

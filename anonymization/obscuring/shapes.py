@@ -108,6 +108,7 @@ def growths(detections: Detections, taxonomy: Taxonomy) -> Floats:
     for index, box in enumerate(detections.boxes_xyxy.tolist()):
         spec = class_spec(detections, index, taxonomy)
         growth = (spec.margin + spec.feather) * max(_shorter(box), 0.0)
+        growth += box[0] - _drawn_box(box, spec)[0]
         out.append(0.0 if spec.method == "none" else growth)
     return np.array(out, np.float32)
 
@@ -205,7 +206,10 @@ def region_of(find: Find, detections: Detections, *, mask_threshold: float) -> R
     inside = _inside(find, detections, mask_threshold, drawn)
     if inside is None and _is_plain("box", feather, find.extent):
         return _plain_box(find)
-    corners = rotated_corners(inside, grid, margin) if shape == "rotated_box" else None
+    if inside is not None and not inside.any() and len(find.boxes) == 1:
+        return NOWHERE  # the object lies beyond the picture's edge
+    turned = shape == "rotated_box" and inside is not None and bool(inside.any())
+    corners = rotated_corners(inside, grid, margin) if turned else None
     distances = [_first_distance(find, inside, corners)]
     distances += [box_distance(box, margin, grid) for box in find.boxes[1:]]
     if drawn is not None:
@@ -249,9 +253,12 @@ def _find(
     if outline is not None:
         extent = [*boxes, outline.box_xyxy.tolist()]
     for other in extent[1:]:
-        left, top, right, bottom = other
-        x0, y0, x1, y1 = min(x0, left), min(y0, top), max(x1, right), max(y1, bottom)
         side = max(side, _shorter(other))
+    if spec.shape == "ellipse":
+        boxes = [_drawn_box(each, spec) for each in boxes]
+        extent = boxes + extent[len(boxes) :]
+    for left, top, right, bottom in extent:
+        x0, y0, x1, y1 = min(x0, left), min(y0, top), max(x1, right), max(y1, bottom)
     margin, feather = spec.margin * around, spec.feather * around
     growth = margin + feather
     if not _is_plain(spec.shape, feather, extent):
@@ -268,22 +275,55 @@ def _find(
     return Find(position, spec, boxes, extent, cell_px(spec, side), margin, feather, grid, outline)
 
 
+def _drawn_box(box: Box, spec: ClassSpec) -> Box:
+    """Return the box in which a find is drawn: of an ellipse around all but heads, a larger one.
+
+    A head is an ellipse in its box. What a plate or a person shows reaches into the box's corners,
+    so there the ellipse goes through them.
+    """
+    if spec.shape != "ellipse" or spec.geometry == "ellipse":
+        return box
+    x0, y0, x1, y1 = box
+    across, down = ((side / 2) * (math.sqrt(2) - 1) for side in (x1 - x0, y1 - y0))
+    return x0 - across, y0 - down, x1 + across, y1 + down
+
+
 def _sharp_outline(
     find: Find, detections: Detections, mask_threshold: float, drawn: Bools | None
 ) -> Region | None:
     """Return where an outline without a faded edge is hidden; None where it is unknown."""
-    grid = find.grid
-    mask = detections.masks[find.position]
+    grid, margin = find.grid, find.margin
     if drawn is not None:  # it is what is inside
-        runs = runs_in(drawn)
-    elif mask_threshold > 0 and np.isfinite(mask).all():
-        runs = runs_of(mask, detections.boxes_xyxy[find.position], grid, mask_threshold)
-    else:
+        height, width = drawn.shape
+        hidden = grown(runs_in(drawn), margin, height=height, width=width)
+        return Region(grid.x0, grid.y0, hidden)
+    mask = detections.masks[find.position]
+    if mask_threshold <= 0 or not np.isfinite(mask).all():
         return None
+    # What lies beyond the picture's edge has a margin inside of it.
+    reach = math.ceil(margin)
+    left, top, right, bottom = find.boxes[0]
+    whole = Grid(
+        min(grid.x0, max(math.floor(left), grid.x0 - reach)),
+        min(grid.y0, max(math.floor(top), grid.y0 - reach)),
+        max(grid.x1, min(math.ceil(right), grid.x1 + reach)),
+        max(grid.y1, min(math.ceil(bottom), grid.y1 + reach)),
+    )
+    runs = runs_of(mask, detections.boxes_xyxy[find.position], whole, mask_threshold)
     if not len(runs.rows):
-        return None
-    height, width = grid.y1 - grid.y0, grid.x1 - grid.x0
-    return Region(grid.x0, grid.y0, grown(runs, find.margin, height=height, width=width))
+        return NOWHERE if _has_pixels(find, mask, mask_threshold) else None
+    hidden = grown(runs, margin, height=whole.y1 - whole.y0, width=whole.x1 - whole.x0)
+    if whole != grid:
+        rows = slice(grid.y0 - whole.y0, grid.y1 - whole.y0)
+        hidden = np.ascontiguousarray(hidden[rows, grid.x0 - whole.x0 : grid.x1 - whole.x0])
+    return Region(grid.x0, grid.y0, hidden)
+
+
+def _has_pixels(find: Find, mask: Floats, mask_threshold: float) -> bool:
+    """Tell whether a mask has a pixel anywhere, inside of the picture or not."""
+    left, top, right, bottom = find.boxes[0]
+    whole = Grid(math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+    return bool(len(runs_of(mask, np.array(find.boxes[0]), whole, mask_threshold).rows))
 
 
 def _inside(
@@ -301,7 +341,9 @@ def _inside(
     box = detections.boxes_xyxy[find.position]
     probability = paste_mask(mask, box, x0=x0, y0=y0, height=y1 - y0, width=x1 - x0)
     inside = probability >= mask_threshold
-    return inside if inside.any() else None
+    if inside.any() or (mask_threshold > 0 and _has_pixels(find, mask, mask_threshold)):
+        return inside
+    return None
 
 
 def _first_distance(find: Find, inside: Bools | None, corners: Floats | None) -> Floats:

@@ -136,6 +136,7 @@ def merge(
     iou: float,
     mask_threshold: float,
     turn: float | None,
+    height: int,
 ) -> Detections:
     """Return one find per object, in the picture's coordinates.
 
@@ -146,6 +147,7 @@ def merge(
         iou: Least overlap of two finds of the same object.
         mask_threshold: Least probability at which a pixel belongs to a mask.
         turn: Columns of a whole turn of a panorama, else None.
+        height: Rows of the picture.
 
     Returns:
         Best first. In a panorama, boxes at any multiple of a turn.
@@ -156,11 +158,17 @@ def merge(
     ranks = sightings.finds.scores * np.minimum(sides / SEEN_WELL_PX, 1)
     order = np.argsort(-ranks, kind="stable")
     strong = [int(i) for i in order if firm[i]]
-    groups = _grouped(strong, sightings, partners, iou)
     weak = [int(i) for i in order if not firm[i]]
     weak = [i for i in weak if not _explained(i, partners[i], sightings, firm, iou)]
-    groups += _grouped(weak, sightings, partners, iou)
-    found = Detections.concatenate(_joined(group, sightings, views, turn) for group in groups)
+    parts = []
+    for some in (strong, weak):
+        groups = _grouped(some, sightings, partners, iou)
+        joined = [_joined(group, sightings, views, turn) for group in groups]
+        if turn is not None:
+            groups = _one_at_each_pole(groups, joined, height, turn)
+            joined = [_joined(group, sightings, views, turn) for group in groups]
+        parts += joined
+    found = Detections.concatenate(parts)
     return found.select(np.argsort(-found.scores, kind="stable"))
 
 
@@ -244,6 +252,44 @@ def _pieces_joined(
                 del waiting[j]
             edge += new
         yield _Group(start, members[1:], max(float(scores[i]) for i in members))
+
+
+def _one_at_each_pole(
+    groups: list[_Group], joined: list[Detections], height: int, turn: float
+) -> list[_Group]:
+    """Return groups of which those of one class that hold the same pole are one.
+
+    Of an object over a pole a view that looks past it shows a strip, which agrees with nothing.
+
+    Args:
+        groups: Objects.
+        joined: The find of each.
+        height: Rows of the panorama.
+        turn: Its columns.
+    """
+    kept: list[_Group] = []
+    at_pole: dict[tuple[int, str, bool], list[int]] = {}
+    around = set()
+    for i, find in enumerate(joined):
+        x0, y0, x1, y1 = find.boxes_xyxy[0].tolist()
+        if y0 > 0 and y1 < height:
+            kept.append(groups[i])
+            continue
+        pole = int(find.class_ids[0]), find.sources[0], y0 <= 0
+        at_pole.setdefault(pole, []).append(i)
+        if x1 - x0 >= turn:
+            around.add(pole)
+    for pole, members in at_pole.items():
+        if pole not in around:
+            kept += [groups[i] for i in members]
+            continue
+        # The one that goes all around saw the pole.
+        width = {i: float(np.diff(joined[i].boxes_xyxy[0, 0::2])[0]) for i in members}
+        first, *others = (groups[i] for i in sorted(members, key=width.__getitem__, reverse=True))
+        more = [i for group in others for i in (group.best, *group.others)]
+        score = max(groups[i].score for i in members)
+        kept.append(_Group(first.best, [*first.others, *more], score))
+    return kept
 
 
 def _joined(

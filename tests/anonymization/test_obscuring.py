@@ -321,6 +321,44 @@ def test_noise_and_levels_are_those_of_the_bits_that_a_camera_uses(method: str) 
     assert bright[20:50, 10:50].min() > 3500
 
 
+@pytest.mark.parametrize("geometry", ["box", "mask"])
+@pytest.mark.parametrize("box", [[20, 20, 80, 34], [3, 5, 40, 100], [60, 90, 100, 120]])
+def test_an_ellipse_hides_the_corners_of_all_but_heads(geometry: str, box: list[int]) -> None:
+    """Plates that are blurred through an ellipse in their box show their first and last letter."""
+    x0, y0, x1, y1 = box
+    spec = ClassSpec(geometry, "ellipse", margin=0.0, feather=0.0)
+    hidden = obscured_mask(one(box), taxonomy(spec), 120, 100)
+    assert hidden[y0:y1, x0:x1].all()
+    assert hidden.sum() < 1.8 * (x1 - x0) * (y1 - y0)
+    head = obscured_mask(one(box), taxonomy(replace(spec, geometry="ellipse")), 120, 100)
+    assert 0.7 < head[y0:y1, x0:x1].mean() < 0.95
+
+
+@pytest.mark.parametrize("feather", [0.0, 0.1])
+@pytest.mark.parametrize("shape", ["outline", "rotated_box"])
+def test_an_outline_beyond_the_edge_hides_nothing_but_its_margin(
+    shape: str, feather: float
+) -> None:
+    """A box reaches over a seam where the object in it does not."""
+    mask = np.zeros((28, 28), np.float32)
+    mask[:, :14] = 1  # the left half: columns -40 to 0
+    finds = one([-40, 10, 40, 50], mask)
+    spec = ClassSpec("mask", shape, margin=0.0, feather=feather)
+    hidden = obscured_mask(finds, taxonomy(spec), 60, 60)
+    assert not hidden[:, 3:].any()
+    if shape == "outline" and not feather:
+        wider = obscured_mask(finds, taxonomy(replace(spec, margin=0.2)), 60, 60)
+        assert wider[12:48, :6].all()
+        assert not wider[:, 11:].any()
+
+
+def test_a_mask_without_a_pixel_is_no_outline() -> None:
+    spec = ClassSpec("mask", "outline", margin=0.0)
+    for mask in (np.zeros((28, 28)), np.full((28, 28), 0.3), np.full((28, 28), np.nan)):
+        hidden = obscured_mask(one([10, 10, 30, 30], mask), taxonomy(spec), 60, 60)
+        assert hidden[10:30, 10:30].all()
+
+
 @pytest.mark.parametrize("method", ["blur", "pixelate"])
 def test_what_is_gray_stays_gray_and_what_is_opaque_stays_opaque(method: str) -> None:
     """Noise of its own for each channel made dark cars violet and green."""
