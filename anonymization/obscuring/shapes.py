@@ -296,7 +296,10 @@ def _sharp_outline(
     if drawn is not None:  # it is what is inside
         height, width = drawn.shape
         hidden = grown(runs_in(drawn), margin, height=height, width=width)
-        return Region(grid.x0, grid.y0, hidden)
+        # A plate is drawn along what it replaces.
+        turned = find.spec.method == "synthetic"
+        corners = rotated_corners(drawn, grid, margin) if turned else None
+        return Region(grid.x0, grid.y0, hidden, corners_xy=corners)
     mask = detections.masks[find.position]
     if mask_threshold <= 0 or not np.isfinite(mask).all():
         return None

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -350,6 +351,22 @@ def test_an_outline_beyond_the_edge_hides_nothing_but_its_margin(
         wider = obscured_mask(finds, taxonomy(replace(spec, margin=0.2)), 60, 60)
         assert wider[12:48, :6].all()
         assert not wider[:, 11:].any()
+
+
+def test_a_plate_in_a_drawn_outline_is_drawn_along_it() -> None:
+    mask = np.zeros((100, 140), np.uint8)
+    corners = cv2.boxPoints(((70, 50), (90, 24), 25.0)).round().astype(np.int32)
+    cv2.fillConvexPoly(mask, corners, 1)
+    outline = Outline(0, 0, mask > 0)
+    box = outline.box_xyxy.tolist()
+    pixels = noise(100, 140)
+    drawn = {}
+    for shape in ("outline", "rotated_box"):
+        spec = taxonomy(ClassSpec("box", shape, "synthetic", margin=0.0))
+        drawn[shape] = obscure(pixels, one(box), spec, seed=3, outlines={0: outline})
+    inside = cv2.erode(mask, np.ones((3, 3), np.uint8)) > 0
+    np.testing.assert_array_equal(drawn["outline"][inside], drawn["rotated_box"][inside])
+    np.testing.assert_array_equal(drawn["outline"][mask == 0], pixels[mask == 0])
 
 
 def test_a_mask_without_a_pixel_is_no_outline() -> None:
