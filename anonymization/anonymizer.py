@@ -32,7 +32,7 @@ from anonymization.obscuring.obscure import NO_GENERATORS, obscure
 from anonymization.obscuring.region import Outline, Region, hidden_parts
 from anonymization.obscuring.seam import obscure_wrapped
 from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES
-from anonymization.panorama.gpano import ChosenProjection, choose_projection
+from anonymization.panorama.gpano import AUTO, NAMES, ChosenProjection, choose_projection
 from anonymization.panorama.projection import Equirectangular
 from anonymization.pipeline import Cores
 from anonymization.regions import Regions, Spared
@@ -223,18 +223,23 @@ class Anonymizer:
         hidden = self.hide(pixels, decided)
         return AnonymizedImage(hidden, decided.detections, decided.spared, view.warning)
 
-    def view(self, xmp: bytes, width: int, height: int) -> ChosenProjection:
+    def view(
+        self, xmp: bytes, width: int, height: int, *, known: str | None = None
+    ) -> ChosenProjection:
         """Decide how a picture is looked at: flat, or as a panorama.
 
         Args:
             xmp: Its XMP, as `Picture.xmp`; empty where it has none.
             width: Columns of the picture.
             height: Rows of the picture.
+            known: What the document of its known regions says that it was looked at as; holds
+                where this anonymizer was told nothing but to take what the picture suggests.
 
         Raises:
             ProjectionError: If it cannot be what this anonymizer was told to expect.
         """
-        return choose_projection(self._projection, xmp, width, height)
+        free = self._projection in (None, AUTO) and known in NAMES
+        return choose_projection(known if free else self._projection, xmp, width, height)
 
     def detect(
         self,

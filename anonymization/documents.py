@@ -20,15 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anonymization.detection.finds import NUM_KEYPOINTS, Detections
-from anonymization.drawing import drawn_outline, numbers
+from anonymization.drawing import drawn_outline, numbers, rings_of
 from anonymization.errors import BlurloopError
 from anonymization.obscuring.region import Outline
 from anonymization.obscuring.shapes import MASK_THRESHOLD, class_spec, region
+from anonymization.panorama.gpano import EQUIRECTANGULAR, FISHEYE, PERSPECTIVE
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 SCHEMA_VERSION = 1
 _DOCUMENT_KEYS = ("schema_version", "picture", "finds", "bundle")
-_PICTURE_KEYS = ("name", "width", "height", "sha256")
+PROJECTIONS = (PERSPECTIVE, EQUIRECTANGULAR, FISHEYE)
+_PICTURE_KEYS = ("name", "width", "height", "projection", "sha256")
 _FIND_KEYS = (
     "id",
     "class",
@@ -79,6 +81,20 @@ def picture_of(values: Any, where: Path) -> Mapping[str, Any]:
     return picture
 
 
+def projection_in(values: Any, where: Path) -> str | None:
+    """Return how a document says that its picture was looked at; None where it does not.
+
+    Raises:
+        KnownRegionsError: If that is none of `PROJECTIONS`.
+    """
+    stated = picture_of(values, where).get("projection")
+    if stated is None or stated in PROJECTIONS:
+        return stated
+    raise KnownRegionsError(
+        f"{where}: picture has projection {stated!r}; expected one of {', '.join(PROJECTIONS)}"
+    )
+
+
 def document_to_finds(
     values: Any,
     taxonomy: Taxonomy,
@@ -86,7 +102,7 @@ def document_to_finds(
     width: int,
     height: int,
     where: Path = Path("document"),
-    wraps: bool = False,
+    projection: str = PERSPECTIVE,
 ) -> KnownFinds:
     """Check a document completely and build its finds.
 
@@ -96,10 +112,13 @@ def document_to_finds(
         width: Columns of the upright picture.
         height: Rows of the upright picture.
         where: What to call it in errors.
-        wraps: Whether the picture is a panorama: what is drawn goes on beyond its columns.
+        projection: How the picture is looked at, one of `PROJECTIONS`: what is drawn in an
+            equirectangular one goes on beyond its columns.
 
     Raises:
-        KnownRegionsError: With the find, counted from 1, and the key that is wrong.
+        KnownRegionsError: With the find, counted from 1, and the key that is wrong. Or if the
+            document was written of a picture that was looked at otherwise: what goes on beyond
+            the columns of a panorama would be cut off.
     """
     picture = picture_of(values, where)
     if "schema_version" in values:
@@ -117,6 +136,14 @@ def document_to_finds(
             f"{where} is for a picture of {size[0]}x{size[1]} pixels; "
             f"this one has {width}x{height} (upright)"
         )
+    stated = projection_in(values, where)
+    if stated not in (None, projection):
+        raise KnownRegionsError(
+            f"{where} is of a picture that was looked at as {stated}, and this run looks at it as "
+            f"{projection}; give the --projection of the run that wrote it, or correct "
+            "`projection` of `picture`"
+        )
+    wraps = projection == EQUIRECTANGULAR
     listed = values.get("finds")
     if not isinstance(listed, list):
         raise KnownRegionsError(f"{where}: finds is {listed!r}; expected a list")
@@ -125,6 +152,8 @@ def document_to_finds(
     for number, value in enumerate(listed, 1):
         try:
             found = _find(value, taxonomy, width, height, wraps=wraps)
+            if stated is None and not wraps:
+                _refuse_beyond(value, found, width)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise KnownRegionsError(f"{where}: find {number} cannot be read: {error}") from error
         for part, outline in found:
@@ -132,6 +161,24 @@ def document_to_finds(
                 outlines[len(parts)] = outline
             parts.append(part)
     return KnownFinds(Detections.concatenate(parts), outlines)
+
+
+def _refuse_beyond(
+    value: Mapping[str, Any], found: Sequence[tuple[Detections, Outline | None]], width: int
+) -> None:
+    """Refuse what reaches beyond the columns of a picture of which nobody said that it is flat.
+
+    Of a panorama it would be cut off, and stay visible on the other side.
+    """
+    boxes = np.concatenate([[*part.boxes_xyxy, *part.merged_xyxy] for part, _ in found])
+    columns = [*boxes[:, 0], *boxes[:, 2], *(x for ring in rings_of(value) for x in ring[:, 0])]
+    low, high = np.nanmin(columns), np.nanmax(columns)
+    if low < -1 or high > width + 1:
+        raise ValueError(
+            f"it takes columns {low:g} to {high:g} of a picture of {width}, which is looked at as "
+            f"flat; give --projection {EQUIRECTANGULAR} if it is a panorama, or add "
+            f'"projection": "{PERSPECTIVE}" to `picture` if it is flat'
+        )
 
 
 def _only_known(values: Mapping[str, Any], known: Sequence[str], what: str) -> None:
@@ -239,6 +286,7 @@ def finds_to_document(
     width: int,
     height: int,
     sha256: str,
+    projection: str | None = None,
     bundle: str | None = None,
     mask_threshold: float = MASK_THRESHOLD,
     spared: Mapping[int, str] | None = None,
@@ -254,6 +302,7 @@ def finds_to_document(
         width: Columns of the upright picture.
         height: Rows of the upright picture.
         sha256: Of the picture's file.
+        projection: How the picture was looked at, one of `PROJECTIONS`; None leaves it out.
         bundle: Digest of the bundle that found them.
         mask_threshold: Least probability of a pixel of an outline.
         spared: Name of the region that spares a find, by position.
@@ -279,7 +328,10 @@ def finds_to_document(
         if spared and index in spared:
             row["spared_by"] = spared[index]
         rows.append(row)
-    picture = {"name": name, "width": width, "height": height, "sha256": sha256}
+    picture: dict[str, Any] = {"name": name, "width": width, "height": height}
+    if projection is not None:
+        picture["projection"] = projection
+    picture["sha256"] = sha256
     return {
         "schema_version": SCHEMA_VERSION,
         "picture": picture,

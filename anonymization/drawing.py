@@ -48,13 +48,7 @@ def drawn_outline(
     Raises:
         ValueError: If something drawn cannot be understood or lies outside of the picture.
     """
-    rings = []
-    for ring in value.get("polygons") or ():
-        if not isinstance(ring, list) or len(ring) < 3:
-            raise ValueError(f"polygon {ring!r} has fewer than 3 corners")
-        rings.append(np.array([numbers(corner, 2, "corner") for corner in ring]))
-    if value.get("rotated_box") is not None:
-        rings.append(_rotated_corners(value["rotated_box"]))
+    rings = rings_of(value)
     columns = (-width, 2 * width) if wraps else (0, width)
     masks = [drawn for ring in rings if (drawn := _fill(ring, *columns, height)) is not None]
     if value.get("rle") is not None:
@@ -66,6 +60,22 @@ def drawn_outline(
             raise ValueError("what is drawn lies outside of the picture")
         return None
     return _union(masks)
+
+
+def rings_of(value: Mapping[str, Any]) -> list[NDArray[np.float64]]:
+    """Return the corners of the polygons and of the rotated box of a find; float64 (N, 2) each.
+
+    Raises:
+        ValueError: If one of them cannot be understood.
+    """
+    rings = []
+    for ring in value.get("polygons") or ():
+        if not isinstance(ring, list) or len(ring) < 3:
+            raise ValueError(f"polygon {ring!r} has fewer than 3 corners")
+        rings.append(np.array([numbers(corner, 2, "corner") for corner in ring]))
+    if value.get("rotated_box") is not None:
+        rings.append(_rotated_corners(value["rotated_box"]))
+    return rings
 
 
 def _rotated_corners(value: Any) -> NDArray[np.float64]:

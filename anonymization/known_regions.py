@@ -12,8 +12,10 @@ from anonymization.documents import (
     check_version,
     document_to_finds,
     picture_of,
+    projection_in,
 )
 from anonymization.files import parse_json, sha256_of_json
+from anonymization.panorama.gpano import PERSPECTIVE
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 SUFFIX = ".json"
@@ -100,7 +102,7 @@ class KnownRegions:
         width: int,
         height: int,
         sha256: str | None = None,
-        wraps: bool = False,
+        projection: str = PERSPECTIVE,
         bundle: str | None = None,
     ) -> KnownFinds:
         """Return what is known of a picture.
@@ -111,7 +113,7 @@ class KnownRegions:
             width: Columns of the upright picture.
             height: Rows of the upright picture.
             sha256: Of the picture's file, to compare where the document states one.
-            wraps: As `document_to_finds`.
+            projection: As `document_to_finds`.
             bundle: Digest of the bundle by whose margins and shapes finds are hidden; None where
                 those are the defaults.
 
@@ -135,7 +137,7 @@ class KnownRegions:
                 "with those of the one at hand"
             )
         found = document_to_finds(
-            values, taxonomy, width=width, height=height, where=where, wraps=wraps
+            values, taxonomy, width=width, height=height, where=where, projection=projection
         )
         stated = picture_of(values, where).get("sha256")
         if stated is not None and sha256 is not None and stated != sha256:
@@ -144,6 +146,14 @@ class KnownRegions:
                 "Look at it again, or remove the sha256"
             )
         return found
+
+    def projection_of(self, name: str) -> str | None:
+        """Return how a picture's document says that it was looked at; None where it does not.
+
+        Raises:
+            KnownRegionsError: If there is no document, or it says something unknown.
+        """
+        return projection_in(*self._document(name))
 
     def digest_of(self, name: str) -> str:
         """Return the SHA-256 of a picture's document.

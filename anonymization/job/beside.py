@@ -34,7 +34,8 @@ from anonymization.job.outputs import (
     overlay_jpeg,
     scaled_png,
 )
-from anonymization.job.results import TO_EDIT, Note, Options
+from anonymization.job.results import TO_EDIT, Options
+from anonymization.panorama.gpano import ChosenProjection
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Made:
         decided: What was found and hidden.
         visible: What the audit still sees.
         sha256: Of the source's file.
-        note: What the operator should know of its projection, or None.
+        view: How the picture was looked at.
     """
 
     content: bytes
@@ -58,7 +59,7 @@ class Made:
     decided: Decided
     visible: list[Visible]
     sha256: str
-    note: Note | None
+    view: ChosenProjection
 
 
 class Beside:
@@ -196,6 +197,7 @@ class Beside:
             width=made.picture.width,
             height=made.picture.height,
             sha256=made.sha256,
+            projection=made.view.name,
             bundle=self._options.bundle,
             mask_threshold=self._anonymizer.mask_threshold,
             spared={one.index: one.region for one in made.decided.spared},

@@ -53,7 +53,6 @@ from anonymization.job.results import (
 from anonymization.job.room import room_of
 from anonymization.known_regions import KnownRegions
 from anonymization.panorama.gpano import ChosenProjection
-from anonymization.panorama.projection import Equirectangular
 from anonymization.pipeline import Budget, StoppedError
 
 
@@ -262,7 +261,8 @@ class Processor:
         )
         self._go_on()
         width, height = picture.width, picture.height
-        view = anonymizer.view(picture.xmp, width, height)
+        stated = None if self._known is None else self._known.projection_of(task.name)
+        view = anonymizer.view(picture.xmp, width, height, known=stated)
         finds = self._finds(task, picture, sha256, view)
         decided = anonymizer.decide(
             finds.detections,
@@ -280,7 +280,7 @@ class Processor:
         )[1]
         seen = self._seen(task, content)
         visible = [] if seen is None else self._audit(task, seen, decided, view)
-        return Made(content, picture, seen, decided, visible, sha256, _note_on(view))
+        return Made(content, picture, seen, decided, visible, sha256, view)
 
     def _seen(self, task: Task, content: bytes) -> Rgb | None:
         """Decode the bytes that will be written where anything looks at them."""
@@ -303,7 +303,7 @@ class Processor:
             width=picture.width,
             height=picture.height,
             sha256=sha256,
-            wraps=isinstance(view.projection, Equirectangular),
+            projection=view.name,
             bundle=self._options.bundle,
         )
 
@@ -379,7 +379,7 @@ class Processor:
             spared=self._spared(made.decided),
             visible=[one.to_dict() for one in made.visible],
             extras=extras or [],
-            notes=[*([made.note] if made.note else []), *map(Note, notes or [])],
+            notes=[*_notes_on(made.view), *map(Note, notes or [])],
             seconds=round(time.monotonic() - start, 3),
         )
 
@@ -433,11 +433,11 @@ class Processor:
             raise StoppedError("interrupted before it was done; not written")
 
 
-def _note_on(view: ChosenProjection) -> Note | None:
+def _notes_on(view: ChosenProjection) -> list[Note]:
     if view.warning is None:
-        return None
+        return []
     shape = SHAPE_FLAT if view.projection is None else SHAPE_WHOLE
-    return Note(view.warning, shape if view.by_shape else None)
+    return [Note(view.warning, shape if view.by_shape else None)]
 
 
 def _advised(error: BlurloopError) -> str:

@@ -19,6 +19,7 @@ XMP_MAX_BYTES = 4 * 2**20
 
 PERSPECTIVE, EQUIRECTANGULAR, AUTO = "perspective", "equirectangular", "auto"
 NAMES = (PERSPECTIVE, EQUIRECTANGULAR, AUTO)
+FISHEYE = "fisheye"
 
 _PREFIX = re.compile(rf"xmlns:([A-Za-z_][\w.-]{{0,63}})\s{{0,8}}=\s{{0,8}}[\"']{NAMESPACE}[\"']")
 _SIZES = (
@@ -44,6 +45,13 @@ class ChosenProjection:
     projection: Projection | None
     warning: str | None = None
     by_shape: bool = False
+
+    @property
+    def name(self) -> str:
+        """What documents call it: `perspective`, `equirectangular` or `fisheye`."""
+        if self.projection is None:
+            return PERSPECTIVE
+        return EQUIRECTANGULAR if isinstance(self.projection, Equirectangular) else FISHEYE
 
 
 def gpano_values(xmp: bytes) -> dict[str, str]:

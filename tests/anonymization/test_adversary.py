@@ -233,6 +233,7 @@ def test_what_is_drawn_larger_than_its_box_is_hidden_as_coarsely_as_its_size_ask
 def test_a_polygon_far_beyond_the_picture_hides_all_of_it() -> None:
     far = [[-9e5, -9e5], [9e5, -9e5], [9e5, 9e5], [-9e5, 9e5]]
     value = document("a", {"class": "face", "polygons": [far]})
+    value["picture"]["projection"] = "perspective"
     finds = document_to_finds(value, DEFAULT_TAXONOMY, width=100, height=60)
     assert finds.outlines[0].on(0, 0, 100, 60).all()
 

@@ -63,7 +63,13 @@ def written(found: KnownFinds) -> dict[str, Any]:
     return json.loads(
         json.dumps(
             finds_to_document(
-                found, DEFAULT_TAXONOMY, name="a.jpg", width=WIDTH, height=HEIGHT, sha256="0" * 64
+                found,
+                DEFAULT_TAXONOMY,
+                name="a.jpg",
+                width=WIDTH,
+                height=HEIGHT,
+                projection="perspective",
+                sha256="0" * 64,
             )
         )
     )
@@ -315,7 +321,7 @@ def test_an_outline_across_the_seam_leaves_the_face_its_ellipse() -> None:
     values = document({"class": "face", "box": box, "polygons": [over]}, **size)
     anonymizer = Anonymizer.for_known_regions(projection="equirectangular")
     view = anonymizer.view(b"", **size)
-    known = document_to_finds(values, DEFAULT_TAXONOMY, **size, wraps=True)
+    known = document_to_finds(values, DEFAULT_TAXONOMY, **size, projection="equirectangular")
     decided = anonymizer.decide(
         known.detections, name="", outlines=known.outlines, view=view, **size
     )
@@ -325,3 +331,43 @@ def test_an_outline_across_the_seam_leaves_the_face_its_ellipse() -> None:
     face = ellipse_to_mask((100, 30, 114, 50), height=WIDTH // 2, width=WIDTH)
     assert changed[face].mean() > 0.95
     assert changed[50:59, 0:9].mean() > 0.9  # beyond the seam
+
+
+def test_a_document_of_a_picture_that_was_looked_at_otherwise_is_refused() -> None:
+    size = {"width": WIDTH, "height": HEIGHT}
+    for stated in ("perspective", "equirectangular", "fisheye"):
+        values = document(FACE, projection=stated)
+        for projection in ("perspective", "equirectangular", "fisheye"):
+            if stated == projection:
+                document_to_finds(values, DEFAULT_TAXONOMY, **size, projection=projection)
+                continue
+            with pytest.raises(KnownRegionsError, match=f"looked at as {stated}.* {projection};"):
+                document_to_finds(values, DEFAULT_TAXONOMY, **size, projection=projection)
+    with pytest.raises(KnownRegionsError, match="projection 'round'; expected one of perspective"):
+        read(document(FACE, projection="round"))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"class": "face", "box": [100, 10, WIDTH + 20, 40]},
+        {"class": "face", "box": [-20, 10, 20, 40]},
+        FACE | {"merged_box": [-20, 10, 20, 40]},
+        {"class": "person", "polygons": [[[100, 10], [WIDTH + 20, 10], [100, 40]]]},
+        {"class": "license_plate", "rotated_box": {"center": [0, 40], "size": [40, 9], "angle": 0}},
+    ],
+)
+def test_what_goes_on_beyond_the_columns_of_a_picture_is_cut_only_where_it_is_said_to_be_flat(
+    row: dict[str, Any],
+) -> None:
+    """Of a panorama whose document does not say so, it would be visible on the other side."""
+    with pytest.raises(KnownRegionsError, match=r"find 1 .*give --projection equirectangular if"):
+        read(document(row))
+    read(document(row, projection="perspective"))  # as heads are found at a flat picture's edge
+    size = {"width": WIDTH, "height": WIDTH // 2}
+    values = document(row, **size)
+    document_to_finds(values, DEFAULT_TAXONOMY, **size, projection="equirectangular")
+
+
+def test_a_box_may_end_a_pixel_beyond_a_picture() -> None:
+    assert len(read(document({"class": "face", "box": [-1, 0, WIDTH + 1, 9]})).detections) == 1

@@ -125,6 +125,36 @@ def test_detections_are_written_corrected_and_read_back_without_a_network(
     assert (after[8:28, 18:22] != before[8:28, 18:22]).any(axis=2).mean() > 0.95
 
 
+def test_a_panorama_is_read_back_as_one_and_in_no_other_way(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What goes on across the seam would be visible again on the other side."""
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 200, 3), dtype=np.uint8)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "in/a.png")
+    values = {
+        "schema_version": 1,
+        "picture": {"name": "a.png", "width": 200, "height": 100},
+        "finds": [{"class": "face", "box": [180, 40, 230, 80]}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(values))
+    solid = ("--set", "face.method=solid", "--overwrite")
+    whole = ("--projection", "equirectangular")
+    written = ("--detections", tmp_path / "a.json", "--write-detections", tmp_path / "known")
+    assert run(*written, *solid, *whole, model=False) == 0
+    first = pixels_of(tmp_path / "out/a.png")
+    assert not first[55:65, :20].any()
+    known = ("--detections", tmp_path / "known", *solid)
+    for asked in ((), ("--projection", "auto"), whole):
+        assert run(*known, *asked, model=False) == 0
+        np.testing.assert_array_equal(pixels_of(tmp_path / "out/a.png"), first)
+    assert run(*known, "--projection", "perspective", model=False) == 1
+    assert "was looked at as equirectangular, and this run looks" in capsys.readouterr().err
+    np.testing.assert_array_equal(pixels_of(tmp_path / "out/a.png"), first)
+    assert run("--detections", tmp_path / "a.json", *solid, model=False) == 1
+    assert "give --projection equirectangular if it is a panorama" in capsys.readouterr().err
+
+
 def test_known_regions_need_neither_bundle_nor_network(tmp_path: Path) -> None:
     picture(tmp_path / "in/a.png")
     values = {

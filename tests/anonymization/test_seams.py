@@ -146,7 +146,7 @@ def test_what_is_drawn_beyond_the_seam_can_be_written_and_read_back() -> None:
     view = tool.view(b"", WIDTH, HEIGHT)
     done = []
     for _ in range(2):
-        finds = read(given, wraps=True)
+        finds = read(given, projection="equirectangular")
         decided = tool.decide(
             finds.detections,
             name="a",
@@ -163,7 +163,7 @@ def test_what_is_drawn_beyond_the_seam_can_be_written_and_read_back() -> None:
     assert not done[0][42:58, 7:23].any()
     np.testing.assert_array_equal(done[0], done[1])
     with pytest.raises(KnownRegionsError, match="lies outside of the picture"):
-        read(given, wraps=False)
+        read(given, projection="perspective")
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
