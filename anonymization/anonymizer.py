@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -247,6 +247,7 @@ class Anonymizer:
         *,
         view: ChosenProjection = FLAT,
         score_min: float | None = None,
+        go_on: Callable[[], None] = lambda: None,
     ) -> Detections:
         """Find objects in upright RGB pixels, uint8 (H, W, 3).
 
@@ -254,6 +255,7 @@ class Anonymizer:
             pixels: The picture.
             view: How it is looked at.
             score_min: As in `Detector.detect`.
+            go_on: As in `Detector.detect`.
 
         Raises:
             NoNetworkError: If this anonymizer has none.
@@ -264,7 +266,11 @@ class Anonymizer:
             raise NoNetworkError("this anonymizer has no network; make it with `from_bundle`")
         _check_rgb(pixels)
         return self.detector.detect(
-            pixels, score_min=score_min, projection=view.projection, tiling=self._tiling
+            pixels,
+            score_min=score_min,
+            projection=view.projection,
+            tiling=self._tiling,
+            go_on=go_on,
         )
 
     def decide(

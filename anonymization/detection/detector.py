@@ -6,7 +6,7 @@ Shapes: N finds, K = 17 keypoints, M = 28 mask cells a side, boxes xyxy half-ope
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -82,6 +82,7 @@ class Detector:
         score_min: float | None = None,
         projection: Projection | str | None = None,
         tiling: TilingCard | None = None,
+        go_on: Callable[[], None] = lambda: None,
     ) -> Detections:
         """Find objects in a picture.
 
@@ -94,6 +95,8 @@ class Detector:
                 `equirectangular` for a panorama of the whole turn; None or `perspective` for a
                 flat picture.
             tiling: Into which views to cut, in place of the card's, which the verdict is on.
+            go_on: Called before each view, from several threads; what it raises ends the work,
+                as of a large panorama that takes minutes.
 
         Returns:
             Finds in picture pixels. In a whole panorama, boxes start in [0, W) and end beyond W
@@ -120,9 +123,10 @@ class Detector:
         floors = Floors.of(self.card, score_min)
         views = self.views(width, height, projection=projection, tiling=tiling)
         if len(views) == 1 and isinstance(views[0], Tile):
+            go_on()
             found, _ = self._detect_view(pixels, floors)
         else:
-            found = self._detect_views(pixels, views, floors, projection)
+            found = self._detect_views(pixels, views, floors, projection, go_on)
         return apply_card(found, self.card) if score_min is None else found
 
     def views(
@@ -150,11 +154,13 @@ class Detector:
         views: tuple[View, ...],
         floors: Floors,
         projection: Projection | None,
+        go_on: Callable[[], None],
     ) -> Detections:
         """Look at all views and make one find of each object."""
         pyramid = Pyramid(pixels)
 
         def seen(job: tuple[int, View], runtimes: Runtimes) -> Sightings:
+            go_on()
             number, view = job
             pixels = view.render(pyramid)
             looks = [self._look(pixels, *job, runtimes, floors) for job in self._jobs()]

@@ -1,4 +1,4 @@
-"""Signals: a wish to end is noted, and what is in work ends by itself.
+"""Signals: a wish to end is noted, and what is in work ends at its next step or view.
 
 The system ends the process at a second one. Nothing half-made is left: outputs have no name, or a
 hidden one, until they are whole, and the ledger forgives a last line that is cut off.

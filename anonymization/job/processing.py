@@ -296,7 +296,7 @@ class Processor:
         self, task: Task, picture: Picture, sha256: str, view: ChosenProjection
     ) -> KnownFinds:
         if self._known is None:
-            return KnownFinds(self._anonymizer.detect(picture.pixels, view=view))
+            return KnownFinds(self._anonymizer.detect(picture.pixels, view=view, go_on=self._go_on))
         return self._known.of(
             task.name,
             self._anonymizer.taxonomy,
@@ -317,7 +317,8 @@ class Processor:
         self._go_on()
         card = anonymizer.detector.card
         height, width = seen.shape[:2]
-        found = anonymizer.detect(seen, view=view, score_min=lowest_score(card, rule))
+        least = lowest_score(card, rule)
+        found = anonymizer.detect(seen, view=view, score_min=least, go_on=self._go_on)
         looked_at = anonymizer.decide(
             audited(found, card, rule, implying_head=anonymizer.implying_head),
             name=task.name,

@@ -81,7 +81,7 @@ def run(job: Job) -> int:
     processor = _processor(job, bundle, anonymizer, interruption.stop, len(plan.tasks))
     with interruption.watched():
         if job.is_stream:
-            done = {0: _stream(plan.tasks[0], processor)}
+            done = _stream(plan.tasks[0], processor)
         else:
             done = _work_off(plan, processor, cores.workers, interruption.stop)
     results = [*_left_out(plan), *(done[i].result for i in sorted(done))]
@@ -259,7 +259,17 @@ def _options(job: Job) -> dict[str, Any]:
     }
 
 
-def _stream(task: Task, processor: Processor) -> Processed:
+def _stream(task: Task, processor: Processor) -> dict[int, Processed]:
+    """Anonymize the one picture of a stream; nothing is done where a signal ended that."""
+    from anonymization.pipeline import StoppedError
+
+    try:
+        return {0: _streamed(task, processor)}
+    except StoppedError:
+        return {}
+
+
+def _streamed(task: Task, processor: Processor) -> Processed:
     from anonymization.formats.picture import MAX_BYTES
     from anonymization.job.inputs import read_source
     from anonymization.job.results import FAILED, QUARANTINED, FileResult, Processed

@@ -27,6 +27,8 @@ from anonymization.formats.picture import MAX_PIXELS
 from anonymization.formats.pixels import TooLargeError
 from anonymization.job.cli import main
 from anonymization.panorama.gpano import ChosenProjection, choose_projection
+from anonymization.panorama.layout import tiles
+from anonymization.panorama.views import Pyramid, Tile
 
 Run = Callable[..., int]
 
@@ -438,6 +440,34 @@ def test_an_interrupted_run_says_how_to_go_on(
         "error: interrupted; what is written is whole, the rest is not written; "
         "run the same command with --resume to go on"
     )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_signal_ends_a_picture_between_two_of_its_views(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """All views of a huge picture take minutes, and what they found is thrown away."""
+    picture(Path("in/a.png"), size=(900, 600))
+    looked, render = [], Tile.render
+
+    def interrupting(self: Tile, pyramid: Pyramid) -> Any:
+        if not looked:
+            os.kill(os.getpid(), signal.SIGTERM)
+        looked.append(self)
+        return render(self, pyramid)
+
+    monkeypatch.setattr(Tile, "render", interrupting)
+    words = ("--reduce", "0.25", "--report", "r.json", "--threads", 1)
+    assert len(tiles(900, 600, tiling=TilingCard(shrink_max=0.25), long_side=512)) > 50
+    if stream:
+        assert run(*words, "-o", "-", inputs="in/a.png") == 128 + signal.SIGTERM
+    else:
+        assert run(*words) == 128 + signal.SIGTERM
+    assert len(looked) < 10
+    assert said()[0].startswith("error: interrupted; what is written is whole")
+    written = json.loads(Path("r.json").read_text())
+    assert (written["complete"], written["files"]) == (False, [])
+    assert not Path("out/a.png").exists()
 
 
 def test_an_empty_path_is_not_the_current_folder(run: Run, said: Said) -> None:

@@ -17,12 +17,14 @@ from anonymization.card import Card, GraphCard, GraphInput, TilingCard
 from anonymization.detection.applying import apply_card, merge_heads
 from anonymization.detection.detector import Detector
 from anonymization.detection.finds import Detections, ShapeError
+from anonymization.detection.networks import Networks
 from anonymization.obscuring.obscure import obscured_mask
 from anonymization.panorama.layout import sphere_grid, views_of
 from anonymization.panorama.presets import PRESETS, PresetError, preset_for
 from anonymization.panorama.projection import Equirectangular, Fisheye, Projection, ProjectionError
 from anonymization.panorama.views import Pyramid, Reprojection, Tile
 from anonymization.panorama.wrapping import beside_their_faces, wrapped_copies
+from anonymization.pipeline import Cores, StoppedError
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 LONG_SIDE = 128
@@ -591,3 +593,22 @@ def test_many_objects_of_a_panorama_are_each_found_once(seed: int) -> None:
     assert len(found) == len(objects)
     covered = hidden(found, 768, 384, 768)
     assert min(covered[where].mean() for where in objects) >= 0.99
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_looking_at_views_ends_when_it_is_told_not_to_go_on(runs: int) -> None:
+    network = Painted()
+    card = detector().card
+    networks = Networks(("mask_rcnn",), lambda *_: network, Cores(1, runs, runs))
+    asked: list[int] = []
+
+    def go_on() -> None:
+        asked.append(1)
+        if len(asked) > 3:
+            raise StoppedError("told to")
+
+    tool = Detector(card, networks)
+    assert len(tool.views(600, 400, tiling=TILES)) > 10
+    with pytest.raises(StoppedError, match="told to"):
+        tool.detect(gray(600, 400), tiling=TILES, go_on=go_on)
+    assert network.views <= 3
