@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +25,12 @@ DEMO = Path(__file__).parents[1] / "models" / "demo"
 
 TRACKING_VARIABLES = ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI")
 
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+"""Three tries of five seconds and the waits between them: at most 20 seconds for a question to a
+server that is not there. MLflow's own are eight tries of two minutes."""
+
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?")
+
 
 class RegistryError(BlurloopError):
     """A registered model cannot be had."""
@@ -33,12 +42,25 @@ class NoModelError(BlurloopError):
     exit_code = 2
 
 
-def load_bundle(model: str | None) -> Bundle:
+@contextmanager
+def bounded_patience() -> Iterator[None]:
+    """Let MLflow wait for no more than `PATIENCE` in the block, where the user has set nothing."""
+    added = [name for name in PATIENCE if name not in os.environ]
+    os.environ.update({name: PATIENCE[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def load_bundle(model: str | None, *, tell: Callable[[str], None] | None = None) -> Bundle:
     """Load the bundle that a name means.
 
     Args:
         model: Folder, `models:/name@alias`, `models:/name/version`, or None for the champion of
             the registry that `MLFLOW_TRACKING_URI` names, and without one the demo bundle.
+        tell: Takes a line that says which registry is asked, before it is.
 
     Raises:
         NoModelError: If there is no name and no registry configured.
@@ -48,8 +70,8 @@ def load_bundle(model: str | None) -> Bundle:
     if model is None:
         if not _registry_is_configured() and (DEMO / CARD).is_file():
             return Bundle.load(DEMO)
-        return load_registered(_configured_champion())
-    return load_registered(model) if model.startswith(SCHEME) else Bundle.load(model)
+        return load_registered(_configured_champion(), tell=tell)
+    return load_registered(model, tell=tell) if model.startswith(SCHEME) else Bundle.load(model)
 
 
 def warning_about(model: str | None, bundle: Bundle) -> str | None:
@@ -91,17 +113,22 @@ def _configured_champion() -> str:
     return CHAMPION
 
 
-def load_registered(uri: str) -> Bundle:
+def load_registered(uri: str, *, tell: Callable[[str], None] | None = None) -> Bundle:
     """Download a registered model and load the bundle inside.
 
+    Args:
+        uri: `models:/name@alias` or `models:/name/version`.
+        tell: As in `load_bundle`.
+
     Raises:
-        RegistryError: If MLflow is not installed, no registry is configured, or it does not give
-            the model.
+        RegistryError: If MLflow is not installed, no registry is configured or its database is
+            not there, or it does not answer or give the model.
         BundleError: If the model holds no bundle, or a damaged one.
     """
     # MLflow draws a bar of its own under the anonymizer's.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
+        from mlflow import get_registry_uri, get_tracking_uri
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import is_tracking_uri_set
@@ -115,16 +142,67 @@ def load_registered(uri: str) -> Bundle:
             f"{uri} is in an MLflow registry, and none is configured: set MLFLOW_TRACKING_URI, as "
             "in MLFLOW_TRACKING_URI=https://SERVER, or sqlite:////FOLDER/mlruns.db of a loop"
         )
+    address = get_registry_uri()
+    for place in (address, get_tracking_uri()):
+        _check_database(place, uri)
+    where = _without_password(address)
+    if tell is not None:
+        tell(f"asking the MLflow registry at {where} for {uri}")
     with tempfile.TemporaryDirectory(prefix="blurloop-model-") as folder:
         try:
             local = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
         except (MlflowException, OSError) as error:
+            silence = _silence(error)
+            if silence is not None:
+                raise RegistryError(
+                    f"{uri} cannot be had: the MLflow registry at {where} does not answer "
+                    f"({silence}). Check MLFLOW_TRACKING_URI and the network, or give --model "
+                    "BUNDLE_FOLDER; a slow server gets more time by MLFLOW_HTTP_REQUEST_TIMEOUT, "
+                    "in seconds, and MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+                ) from error
             raise RegistryError(
-                f"{uri} cannot be had from the registry: {error}. Check MLFLOW_TRACKING_URI, and "
-                "that the gate has promoted a model"
+                f"{uri} cannot be had from the registry: {_without_password(str(error))}. Check "
+                "MLFLOW_TRACKING_URI, and that the gate has promoted a model"
             ) from error
         # The bundle's bytes are in memory afterwards, so that the download need not stay.
         return replace(Bundle.load(find_bundle(local, uri)), path=Path(uri))
+
+
+def _check_database(address: str, uri: str) -> None:
+    """Refuse an SQLite database that is not there: MLflow would make an empty one."""
+    named = _SQLITE.fullmatch(address)
+    if named is not None and named[1] != ":memory:" and not Path(named[1]).is_file():
+        raise RegistryError(
+            f"{uri} cannot be had: {named[1]}, the database of the MLflow registry, is not there. "
+            f"Check MLFLOW_TRACKING_URI, which is {address} (an absolute path has four slashes)"
+        )
+
+
+def _without_password(text: str) -> str:
+    """Return an address, or a text with some, without names and passwords.
+
+    >>> _without_password("https://bob:s3cret@host/mlflow")
+    'https://...@host/mlflow'
+    """
+    return re.sub(r"(?<=://)[^/@\s]*@", "...@", text)
+
+
+def _silence(error: BaseException) -> str | None:
+    """Return in a few words why a server does not answer; None where that is not what is wrong."""
+    from requests.exceptions import ConnectionError as NoConnection
+    from requests.exceptions import Timeout
+
+    silent, cause, why = False, error, "no connection"
+    while True:
+        silent = silent or isinstance(cause, NoConnection | Timeout)
+        if isinstance(cause, Timeout | TimeoutError):
+            why = "timed out"
+        elif isinstance(cause, OSError) and cause.strerror:
+            why = cause.strerror
+        following = cause.__cause__ or cause.__context__
+        if following is None:
+            return why if silent else None
+        cause = following
 
 
 def find_bundle(folder: Path, name: str) -> Path:

@@ -126,9 +126,10 @@ def _bundle(job: Job) -> Bundle | None:
     """Load what detects; None where the regions are known and no model is named."""
     if job.detections is not None and job.model is None:
         return None
-    from anonymization.registry import load_bundle, warning_about
+    from anonymization.registry import bounded_patience, load_bundle, warning_about
 
-    bundle = load_bundle(job.model)
+    with bounded_patience():
+        bundle = load_bundle(job.model, tell=say)
     warning = warning_about(job.model, bundle)
     if warning:
         say(f"warning: {warning}")

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow.artifacts
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,6 +31,7 @@ from anonymization.job.cli import main
 from anonymization.panorama.gpano import ChosenProjection, choose_projection
 from anonymization.panorama.layout import tiles
 from anonymization.panorama.views import Pyramid, Tile
+from anonymization.registry import PATIENCE
 
 Run = Callable[..., int]
 
@@ -249,6 +252,52 @@ def test_a_registry_that_is_not_configured_is_told_of_and_not_made(
     (line,) = said()
     assert "none is configured: set MLFLOW_TRACKING_URI" in line
     assert sorted(path.name for path in Path().iterdir()) == ["bundle", "in"]
+
+
+def test_a_registry_that_does_not_answer_is_told_of_in_a_sentence_and_soon(
+    run: Run, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow would try for minutes; what the user has set of that holds."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://bob:s3cret@{address}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    seen = {}
+    download = mlflow.artifacts.download_artifacts
+
+    def downloading(**named: Any) -> Any:
+        seen.update({name: os.environ[name] for name in PATIENCE})
+        return download(**named)
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", downloading)
+    picture(Path("in/a.png"))
+    assert run(model=False) == 2
+    where = f"the MLflow registry at http://...@{address}"
+    assert said() == [
+        f"asking {where} for models:/anonymizer@champion",
+        f"error: models:/anonymizer@champion cannot be had: {where} does not answer (Connection "
+        "refused). Check MLFLOW_TRACKING_URI and the network, or give --model BUNDLE_FOLDER; a "
+        "slow server gets more time by MLFLOW_HTTP_REQUEST_TIMEOUT, in seconds, and "
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
+    ]
+    expected = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+    assert seen == expected
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+
+
+def test_a_database_of_a_registry_that_is_not_there_is_not_made(
+    run: Run, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/x/ml.db")
+    picture(Path("in/a.png"))
+    assert run(model=False) == 2
+    (line,) = said()
+    assert f"{tmp_path}/x/ml.db, the database of the MLflow registry, is not there" in line
+    assert not Path("x").exists()
 
 
 def test_a_region_that_is_for_no_picture_is_told_of(run: Run, said: Said) -> None:
