@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import itertools
 import os
@@ -169,14 +170,17 @@ class _Planner:
     def _add_folder(self, folder: Path, base: Path) -> None:
         for found in _walk(folder, recursive=self.recursive, leave_out=self.inside):
             if isinstance(found, tuple):
-                listed = self.skipped if found[1] == _RESULTS else self.unreadable
-                listed.append((shown(found[0]), found[1]))
+                self._leave_out_folder(*found)
             elif found.suffix.lower() in self.suffixes:
                 self._add_file(found, found.relative_to(base).as_posix())
             elif is_archive(found):
                 self.skipped.append((shown(found), _ARCHIVE))
             else:
                 self._leave_out(shown(found), found.suffix)
+
+    def _leave_out_folder(self, folder: Path, reason: str) -> None:
+        listed = self.skipped if reason == _RESULTS else self.unreadable
+        listed.append((shown(folder), reason))
 
     def _leave_out(self, where: str, suffix: str) -> None:
         """List a file that is not taken: as failed where it is a picture by its name."""
@@ -189,24 +193,28 @@ class _Planner:
     def _add_pattern(self, pattern: Path) -> None:
         parts = list(itertools.takewhile(lambda p: not glob.has_magic(p), pattern.parts))
         base = Path(*parts)
-        matches = sorted(glob.glob(str(pattern), recursive=True))
-        if not matches:
-            raise InputError(f"{pattern} matches nothing; correct the pattern")
-        folders = [
-            folder
-            for folder in map(Path, matches)
-            if folder.is_dir() and _identity(folder) not in self.inside
-        ]
-        if "**" in pattern.parts:
-            folders = []  # `**` has listed what is inside of them
-        for folder in folders:
-            self._add_folder(folder, base)
         # A pattern that starts in a folder of results asks for what is there.
         start = resolved(base)
         results = [folder for folder in self.results if not start.is_relative_to(folder)]
-        for path in map(Path, matches):
-            if path.is_dir():
-                continue
+        folders: list[Path] = []
+        if EVERY_FOLDER in pattern.parts:
+            leave_out = {_identity(folder) for folder in results} - {None}
+            found = list(_matches_below(pattern, leave_out=leave_out))
+            files = sorted(path for path in found if not isinstance(path, tuple))
+        else:
+            found = []
+            matches = [Path(path) for path in sorted(glob.glob(str(pattern)))]
+            folders = [path for path in matches if path.is_dir()]
+            files = [path for path in matches if not path.is_dir()]
+        if not files and not folders:
+            raise InputError(f"{pattern} matches nothing; correct the pattern")
+        for unread in found:
+            if isinstance(unread, tuple):
+                self._leave_out_folder(*unread)
+        for folder in folders:
+            if _identity(folder) not in self.inside:
+                self._add_folder(folder, base)
+        for path in files:
             if any(map(resolved(path).is_relative_to, results)):
                 self.skipped.append((shown(path), _RESULTS))
             elif path.suffix.lower() in self.suffixes:
@@ -275,6 +283,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 LINKS_MAX = 16
+EVERY_FOLDER = "**"
 
 
 def _walk(
@@ -325,6 +334,57 @@ def _walk(
                 ancestors=(*ancestors, identity),
                 linked=linked,
             )
+
+
+def _matches_below(
+    pattern: Path, *, leave_out: Collection[tuple[int, int] | None]
+) -> Iterator[Path | tuple[Path, str]]:
+    """Yield files that a pattern with `**` names, and what of their folders cannot be looked into.
+
+    `glob` would follow links in a loop until the system refuses the path. A folder or file with a
+    dot before its name is matched by a part with one alone, as there.
+    """
+    parts = pattern.parts
+    first = parts.index(EVERY_FOLDER)
+    start = Path(*parts[:first])
+    seen = set()
+    for folder in map(Path, sorted(glob.glob(str(start)))):
+        for found in _walk(folder, recursive=True, leave_out=leave_out) if folder.is_dir() else ():
+            path = found[0] if isinstance(found, tuple) else found
+            below = path.relative_to(folder).parts
+            if path not in seen and (
+                isinstance(found, tuple) or _matches_parts(below, parts[first:])
+            ):
+                seen.add(path)
+                yield found
+
+
+def _matches_parts(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Tell whether the parts of a path match those of a pattern.
+
+    >>> _matches_parts(("a", "b", "1.jpg"), ("**", "*.jpg")), _matches_parts((".a",), ("**",))
+    (True, False)
+    """
+    reached = {0}  # parts of the pattern that are used up
+    for name in names:
+        hidden, following = name.startswith("."), set()
+        for place in _and_past_folders(reached, pattern):
+            part = pattern[place] if place < len(pattern) else ""
+            if part == EVERY_FOLDER:
+                following |= set() if hidden else {place}
+            elif fnmatch.fnmatchcase(name, part) and (not hidden or part.startswith(".")):
+                following.add(place + 1)
+        reached = following
+    return len(pattern) in _and_past_folders(reached, pattern)
+
+
+def _and_past_folders(places: set[int], pattern: tuple[str, ...]) -> set[int]:
+    """Return places in a pattern, and those behind each `**` there, which may stand for nothing."""
+    found = set(places)
+    for place, part in enumerate(pattern):
+        if place in found and part == EVERY_FOLDER:
+            found.add(place + 1)
+    return found
 
 
 def _refuse_collisions(tasks: Iterable[Task]) -> None:

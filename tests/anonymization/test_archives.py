@@ -1,5 +1,6 @@
 """Archives, patterns and what they may hold against us."""
 
+import glob
 import gzip
 import io
 import os
@@ -13,7 +14,7 @@ import pytest
 
 from anonymization.job import archives
 from anonymization.job.archives import ArchiveError, contents, members, safe_path
-from anonymization.job.inputs import InputError, make_plan
+from anonymization.job.inputs import InputError, _matches_below, make_plan
 
 SUFFIXES = (".jpg", ".png")
 
@@ -218,6 +219,42 @@ def test_a_pattern_is_mirrored_from_its_first_plain_folder(tmp_path: Path) -> No
     assert [task.name for task in plan.tasks] == ["a/one.jpg", "b/two.jpg"]
     with pytest.raises(InputError, match="matches nothing"):
         make_plan([tmp_path / "in/*.webp"], tmp_path / "out", suffixes=SUFFIXES)
+
+
+def test_a_pattern_follows_links_as_a_folder_does(tmp_path: Path) -> None:
+    """`glob` follows a loop until the path is too long, 40 levels deep."""
+    for name, other in (("a", "b"), ("b", "a")):
+        folder = tmp_path / "in" / name
+        folder.mkdir(parents=True)
+        (folder / f"{name}.jpg").write_bytes(b"")
+        (folder / other).symlink_to(f"../{other}")
+    plans = [
+        make_plan([tmp_path / asked], tmp_path / "out", suffixes=SUFFIXES)
+        for asked in ("in", "in/**/*.jpg", "in/**", "i*/**/?.jpg")
+    ]
+    expected = ["a/a.jpg", "a/b/b.jpg", "b/a/a.jpg", "b/b.jpg"]
+    for plan in plans[:3]:
+        assert [task.name for task in plan.tasks] == expected
+    assert [task.name for task in plans[3].tasks] == [f"in/{name}" for name in expected]
+    for plan in plans:
+        assert plan.unreadable == plans[0].unreadable
+        loops = [str(tmp_path / "in" / loop) for loop in ("a/b/a", "b/a/b")]
+        assert [path for path, _ in plan.unreadable] == loops
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["**", "**/*", "**/*.jpg", "**/a/**/*.jpg", "**/**/1.jpg", "a/**", "a/**/b/*", "**/.h/*",
+     "**/.*", "**/[ab]/?.jpg", "*/**/b/**/*.jpg", "**/a", "a/b/**/2.jpg"],
+)  # fmt: skip
+def test_a_pattern_matches_what_it_matches_anywhere_else(tmp_path: Path, pattern: str) -> None:
+    for name in ("1.jpg", "a/1.jpg", "a/b/1.jpg", "a/b/2.jpg", "a/.h/1.jpg", "b/.2.jpg", "b/a/b/3"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    matched = sorted(set(glob.glob(str(tmp_path / pattern), recursive=True)))
+    files = [path for path in matched if Path(path).is_file()]
+    found = _matches_below(tmp_path / pattern, leave_out=())
+    assert sorted(map(str, found)) == files
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
