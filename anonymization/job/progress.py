@@ -7,10 +7,11 @@ import datetime
 import os
 import sys
 import time
+from collections import deque
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from anonymization.job.results import (
     FAILED,
@@ -24,6 +25,9 @@ from anonymization.job.results import (
 
 LINE_SECONDS = 60.0
 """Time between two lines where no bar is drawn: a log of a night has some 500 of them."""
+
+RECENT = 100
+"""Pictures from whose time that of the rest is estimated: those that --resume skips take none."""
 
 SHAPE_WIDTH_MIN = 512
 """Least width of a picture whose 2:1 shape is told of; no panorama in use is smaller."""
@@ -53,17 +57,16 @@ class Bar:
         """Expect so many pictures."""
         self._console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("anonymizing"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            BarColumn(),  # the one column that may wrap, and so the one that gives way
+            TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task("", total=total, state="")
         self._total = total
         self._start = self._said = time.monotonic()
+        self._ended = deque([(0, self._start)], RECENT + 1)
         self._pictures = 0
         self._pixels = 0
         self._failed = 0
@@ -95,22 +98,30 @@ class Bar:
         self._pixels += (result.width or 0) * (result.height or 0)
         self._failed += result.status == FAILED
         self._quarantined += result.status == QUARANTINED
-        self._progress.update(self._task, advance=1, state=self._state())
         now = time.monotonic()
+        self._ended.append((self._pictures, now))
+        self._progress.update(self._task, advance=1, state=self._state(now, unit=""))
         if not self._console.is_terminal and now - self._said >= LINE_SECONDS:
             self._said = now
-            left = (self._total - self._pictures) * (now - self._start) / self._pictures
-            self._print(
-                f"{self._pictures} of {self._total} done, {self._state()}, "
-                f"{datetime.timedelta(seconds=round(left))} left"
-            )
+            state = self._state(now, unit=" pictures")
+            self._print(f"{self._pictures} of {self._total} done, {state}")
 
-    def _state(self) -> str:
-        seconds = max(time.monotonic() - self._start, 1e-6)
+    def _state(self, now: float, *, unit: str) -> str:
+        seconds = max(now - self._start, 1e-6)
         return (
             f"{self._failed} failed, {self._quarantined} quarantined, "
-            f"{self._pictures / seconds:.1f} pictures/s, {self._pixels / seconds / 1e6:.1f} MP/s"
+            f"{self._pictures / seconds:.1f}{unit}/s, {self._pixels / seconds / 1e6:.1f} MP/s, "
+            f"{datetime.timedelta(seconds=round(self._left(now)))} left"
         )
+
+    def _left(self, now: float) -> float:
+        """Return the seconds that the rest takes, by the last pictures.
+
+        The first of them count from the start of the run: two workers end theirs at nearly the
+        same time, and between these two moments no picture is done.
+        """
+        before, since = self._ended[0]
+        return (self._total - self._pictures) * (now - since) / (self._pictures - before)
 
     def _note(self, result: FileResult, note: Note) -> None:
         if note.kind in self._shapes:

@@ -20,6 +20,7 @@ import mlflow.artifacts
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from anonymization.bundle import Bundle
 from anonymization.card import TilingCard
@@ -28,6 +29,8 @@ from anonymization.files import ExistsError
 from anonymization.formats.picture import MAX_PIXELS
 from anonymization.formats.pixels import TooLargeError
 from anonymization.job.cli import main
+from anonymization.job.progress import Bar
+from anonymization.job.results import ANONYMIZED, FileResult
 from anonymization.panorama.gpano import ChosenProjection, choose_projection
 from anonymization.panorama.layout import tiles
 from anonymization.panorama.views import Pyramid, Tile
@@ -472,6 +475,36 @@ def test_on_a_terminal_the_bar_counts_what_failed(
     Path("in/b.png").write_bytes(b"")
     assert run() == 1
     assert any("1 failed, 0 quarantined" in line for line in said())
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_the_bar_has_room_for_all_that_it_says_and_a_right_estimate(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """Two workers end their first pictures at nearly the same time: they took 0.35 s, not 1 ms."""
+    clock = [100.0]
+    monkeypatch.setattr("anonymization.job.progress.time.monotonic", lambda: clock[0])
+    bar = Bar(60000)
+    for moment in (100.35, 100.351):
+        clock[0] = moment
+        bar.advance(FileResult("a.png", ANONYMIZED, width=4000, height=3000))
+    screen = Console(width=columns, file=io.StringIO(), force_terminal=True, color_system=None)
+    screen.print(bar._progress)
+    (line,) = screen.file.getvalue().splitlines()
+    said = "2/60000 0 failed, 0 quarantined, 5.7/s, 68.4 MP/s, 2:55:30 left"
+    assert line.rstrip().endswith(f" {said}")
+    assert 15 <= line.index(said) <= 41
+
+
+def test_the_time_left_follows_the_last_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `--resume` skips takes next to no time, and says nothing of the rest."""
+    clock = [0.0]
+    monkeypatch.setattr("anonymization.job.progress.time.monotonic", lambda: clock[0])
+    bar = Bar(1200)
+    for number in range(1100):
+        clock[0] += 0.001 if number < 1000 else 2
+        bar.advance(FileResult("a.png", ANONYMIZED))
+    assert bar._left(clock[0]) == pytest.approx(200)
 
 
 def test_an_interrupted_run_says_how_to_go_on(
