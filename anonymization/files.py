@@ -226,7 +226,7 @@ class ExistsError(OutputError):
         self.target = target
 
     def __str__(self) -> str:
-        return f"{self.target} exists. --resume continues a run, --overwrite replaces it"
+        return f"{self.target} exists; overwrite=True replaces it"
 
 
 def check_output(source: Path | None, target: Path, *, overwrite: bool) -> None:

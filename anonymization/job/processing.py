@@ -442,7 +442,9 @@ def _notes_on(view: ChosenProjection) -> list[Note]:
 
 
 def _advised(error: BlurloopError) -> str:
-    """Return what an error says; a limit on pixels is called as the command's option."""
+    """Return what an error says; what a program would pass is called as the command's option."""
+    if isinstance(error, ExistsError):
+        return f"{error.target} exists. --resume continues a run, --overwrite replaces it"
     if isinstance(error, TooLargeError):
         return f"{error.what}. Raise it with --max-pixels if the picture is to be trusted"
     return str(error)

@@ -217,7 +217,7 @@ def test_an_output_that_appears_meanwhile_is_not_replaced(
         return detect(pixels, **options)
 
     monkeypatch.setattr(anonymizer, "detect", slow)
-    with pytest.raises(Exception, match=r"exists\. --resume continues"):
+    with pytest.raises(Exception, match=r"a\.png exists; overwrite=True replaces it"):
         anonymizer.anonymize_file(tmp_path / "a.png", target)
     assert target.read_text() == "mine"
 

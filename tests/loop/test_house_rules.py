@@ -87,10 +87,11 @@ def test_the_wheel_holds_code_and_configuration_only(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     code = [name for name in names if ".dist-info/" not in name]
-    assert {Path(name).suffix for name in code} <= {".py", ".yaml", ".html", ".json"}
+    assert {Path(name).suffix for name in code} <= {".py", ".yaml", ".html", ".json", ".typed"}
     assert {name.split("/")[0] for name in code} == set(PACKAGES)
     assert "conf/config.yaml" in code
     assert "conf/taxonomy/street.yaml" in code
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(code)  # else mypy sees Any
 
 
 def _untracked() -> list[str]:
