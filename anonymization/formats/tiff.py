@@ -167,7 +167,7 @@ def _described(page: Directory, layout: Layout, name: str, max_pixels: int) -> t
     if (bilevel or photometric == _PALETTE) and (samples != 1 or key[1] > 8):
         raise PictureError(f"{name} has {samples} bilevel or palette channels; handled: one")
     if compression not in tiff_segments.COMPRESSIONS or _one(page, _FILL_ORDER, layout, 1) != 1:
-        known = ", ".join(tiff_segments.COMPRESSIONS.values())
+        known = ", ".join(dict.fromkeys(tiff_segments.COMPRESSIONS.values()))
         raise PictureError(f"{name} has TIFF compression {compression}; handled: {known}")
     if (compression == JPEG) and (kind[key] != np.uint8 or bilevel or samples not in (1, 3)):
         raise PictureError(f"{name} has JPEG in TIFF of other than 1 or 3 channels of 8 bits")

@@ -223,7 +223,11 @@ def test_several_pages_are_refused_and_previews_dropped() -> None:
             {"photometric": "minisblack", "planarconfig": "contig"},
             "6 channels",
         ),
-        (np.zeros((16, 16), np.uint8), {"compression": "zstd"}, "TIFF compression 50000"),
+        (
+            np.zeros((16, 16), np.uint8),
+            {"compression": "zstd"},
+            "TIFF compression 50000; handled: none, LZW, JPEG, deflate, PackBits$",
+        ),
         (np.zeros((16, 16), np.uint8), {"subfiletype": 1}, "raw file"),
     ],
 )
