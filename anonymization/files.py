@@ -27,13 +27,20 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_of_json(value: Any) -> str:
+def sha256_of_json(value: Any, *, allow_nan: bool = False) -> str:
     """Return the SHA-256 of a value's canonical JSON (sorted keys, no spaces).
+
+    Args:
+        value: The value.
+        allow_nan: Whether it may hold NaN or infinity, which JSON does not have.
 
     >>> sha256_of_json({"b": 1, "a": 2}) == sha256_of_json({"a": 2, "b": 1})
     True
+
+    Raises:
+        ValueError: If it holds NaN or infinity and may not.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=allow_nan)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anonymization.formats import jpeg2000, pillow_formats, tiff
+from anonymization.formats import jpeg2000, pillow_formats, tiff, tiff_segments
 from anonymization.formats.blocks import Part, blocks_of, blocks_that_differ
 from anonymization.formats.metadata import MetadataPolicy
 from anonymization.formats.pixels import (
@@ -184,6 +184,18 @@ def _decode(data: bytes, name: str, max_pixels: int, policy: MetadataPolicy) -> 
     pixels = to_rgb(native, encoding.mode)
     native.flags.writeable = pixels.flags.writeable = False
     return Picture(pixels, native, encoding, found.xmp)
+
+
+def is_lossy(encoding: Encoding) -> bool:
+    """Tell whether a file is of a lossy format, so that `encode` can recompress it."""
+    how = encoding.how
+    if encoding.format == "TIFF":
+        return bool(how.segments.compression == tiff_segments.JPEG)
+    if encoding.format == "JPEG2000":
+        return not how.reversible
+    if encoding.format == "WEBP":
+        return not how.options["lossless"]
+    return encoding.format == "JPEG"
 
 
 def encode(

@@ -157,6 +157,7 @@ class _Planner:
         if path.is_dir():
             self._add_folder(path, path)
         elif os.path.lexists(path) or not glob.has_magic(str(path)):
+            check_there(path)
             if is_archive(path):
                 self._add_archive(path)
             else:
@@ -264,14 +265,27 @@ def make_plan(
         leave_out: Further folders that hold results.
 
     Raises:
-        InputError: If two inputs would be written to one path, or one over an input, a pattern
-            matches nothing, or an input holds no picture.
+        InputError: If two inputs would be written to one path, or one over an input, an input is
+            missing, a pattern matches nothing, or an input holds no picture.
     """
     planner = _Planner(output, suffixes, recursive=recursive, leave_out=leave_out)
     for path in inputs:
         planner.add(path)
     _refuse_collisions(planner.tasks)
     return Plan(tuple(planner.tasks), tuple(planner.unreadable), tuple(planner.skipped))
+
+
+def check_there(path: Path) -> None:
+    """Refuse an input that is missing, as a typing error or a disk that is not mounted has it.
+
+    Raises:
+        InputError: If it is.
+    """
+    try:
+        path.lstat()
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{shown(path)} cannot be read: {why}; correct the input") from error
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

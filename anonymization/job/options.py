@@ -87,7 +87,7 @@ def check(job: Job) -> None:
     """
     from anonymization.formats.metadata import MetadataError, MetadataPolicy
     from anonymization.job.outputs import EXTRAS, INSTANCES, MASK, OVERLAY
-    from anonymization.panorama.gpano import NAMES
+    from anonymization.panorama.gpano import NAMES, PERSPECTIVE
     from anonymization.panorama.presets import AUTO, check_preset
 
     try:
@@ -98,6 +98,11 @@ def check(job: Job) -> None:
     if job.projection is not None and job.projection not in NAMES:
         raise UsageError(f"--projection is {job.projection!r}; expected one of {', '.join(NAMES)}")
 
+    if job.panorama is not None and job.projection == PERSPECTIVE:
+        raise UsageError(
+            "--panorama says how panoramas are looked at, and --projection perspective takes no "
+            "picture for one; leave one of them out"
+        )
     if job.reduce is not None and not REDUCE_MIN <= job.reduce <= REDUCE_MAX:
         raise UsageError(
             f"--reduce is {job.reduce:g}; expected a number from {REDUCE_MIN:g} to {REDUCE_MAX:g}"

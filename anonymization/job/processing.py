@@ -22,7 +22,7 @@ from anonymization.deciding import Decided
 from anonymization.documents import KnownFinds
 from anonymization.errors import BlurloopError
 from anonymization.files import ExistsError, check_output, sha256_of_json, write_output
-from anonymization.formats.picture import Picture, decode
+from anonymization.formats.picture import Picture, decode, is_lossy
 from anonymization.formats.pixels import Rgb, TooLargeError
 from anonymization.job.audit import (
     Visible,
@@ -131,10 +131,10 @@ class Processor:
         made = self._make(task, data, hashlib.sha256(data).hexdigest())
         if made.visible:
             self._beside.write(task, made, only=(TO_EDIT,))
-            return Processed(self._result(task, made, QUARANTINED, start, output=None))
+            return _processed(made, self._result(task, made, QUARANTINED, start, output=None))
         self._beside.write(task, made)
         result = self._result(task, made, ANONYMIZED, start, output=task.target)
-        return Processed(result, self._thumbnail(made), content=made.content)
+        return _processed(made, result, thumbnail=self._thumbnail(made), content=made.content)
 
     def _to_file(self, task: Task, data: bytes | BlurloopError | None) -> Processed:
         start, options = time.monotonic(), self._options
@@ -163,7 +163,7 @@ class Processor:
                 made = dataclasses.replace(made, visible=seen)
             if made.visible:
                 refused = self._quarantine(task, made, source, start, replace=replace)
-                return Processed(refused, redone=redone)
+                return _processed(made, refused, redone=redone)
             thumbnail = self._thumbnail(made)
             extras = self._beside.write(task, made)
         self._go_on()
@@ -175,7 +175,7 @@ class Processor:
         result = self._result(
             task, made, ANONYMIZED, start, output=task.target, extras=beside, notes=notes
         )
-        return Processed(result, thumbnail, redone=redone)
+        return _processed(made, result, thumbnail=thumbnail, redone=redone)
 
     def _done_before(
         self, task: Task, proven: Record | None, refused: Record | None
@@ -432,6 +432,18 @@ class Processor:
     def _go_on(self) -> None:
         if self._stop.is_set():
             raise StoppedError("interrupted before it was done; not written")
+
+
+def _processed(
+    made: Made,
+    result: FileResult,
+    *,
+    thumbnail: bytes | None = None,
+    content: bytes | None = None,
+    redone: bool = False,
+) -> Processed:
+    panorama, lossy = made.view.projection is not None, is_lossy(made.picture.encoding)
+    return Processed(result, thumbnail, content, panorama=panorama, lossy=lossy, redone=redone)
 
 
 def _notes_on(view: ChosenProjection) -> list[Note]:

@@ -122,10 +122,14 @@ class Processed:
         result: For the report.
         thumbnail: Small JPEG of the anonymized picture, where a contact sheet shows it.
         content: The anonymized file's bytes, where they were not written to a file.
+        panorama: Whether it was looked at as a panorama or fisheye; False where nothing was made.
+        lossy: Whether its file is of a lossy format; False where nothing was made.
         redone: Whether `--resume` found a result that is proven but for options, model or code.
     """
 
     result: FileResult
     thumbnail: bytes | None = None
     content: bytes | None = None
+    panorama: bool = False
+    lossy: bool = False
     redone: bool = False

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from anonymization.errors import BlurloopError
-from anonymization.job.inputs import STREAM, Plan, Task, kinds_of, make_plan, one_line
+from anonymization.job.inputs import STREAM, Plan, Task, check_there, kinds_of, make_plan, one_line
 from anonymization.job.interruption import Interruption
 from anonymization.job.options import Job, UsageError, check
 
@@ -92,6 +92,8 @@ def run(job: Job) -> int:
         globs = ", ".join(map(repr, area.pictures))
         say(f"warning: region {area.name!r} is for no picture of this run: none matches {globs}")
     _summarize(results, stream=job.is_stream)
+    for line in _did_nothing(job, [*done.values()]):
+        say(f"note: {line}")
     redone = sum(processed.redone for processed in done.values())
     if redone:
         known = "" if job.detections is None else ", known regions"
@@ -118,8 +120,10 @@ def run(job: Job) -> int:
 
 def _stream_plan(job: Job) -> Plan:
     source = job.inputs[0]
+    if str(source) != STREAM:
+        check_there(source)
     name = "standard input" if str(source) == STREAM else source.name
-    return Plan((Task(source, Path(name), name),), (), ())
+    return Plan((Task(source, Path("standard output"), name),), (), ())
 
 
 def _bundle(job: Job) -> Bundle | None:
@@ -373,6 +377,24 @@ def _summarize(results: list[FileResult], *, stream: bool) -> None:
         + (f": {finds}" if finds else "")
         + (f"; {spared} finds spared by regions" if spared else "")
     )
+
+
+def _did_nothing(job: Job, done: list[Processed]) -> list[str]:
+    """Return a line for each option that no picture of the run was of a kind for."""
+    from anonymization.job.results import ALREADY_DONE, ANONYMIZED, QUARANTINED
+
+    made = [one for one in done if one.result.status in (ANONYMIZED, QUARANTINED)]
+    if not made or any(one.result.status == ALREADY_DONE for one in done):
+        return []  # of what an earlier run made nothing is known here
+    lines = []
+    if job.panorama and not any(one.panorama for one in made):
+        lines.append(
+            "--panorama did nothing: no picture was looked at as a panorama; give --projection "
+            "equirectangular if they are panoramas"
+        )
+    if job.recompress and not any(one.lossy for one in made):
+        lines.append("--recompress did nothing: no picture is lossy")
+    return lines
 
 
 def _write_reports(

@@ -331,10 +331,11 @@ def test_a_failure_says_that_an_older_result_is_still_at_its_place(
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-@pytest.mark.parametrize("name", ["a.png", "missing.png"])
+@pytest.mark.parametrize("name", ["a.png", "empty.png"])
 def test_one_picture_to_standard_output_that_fails_is_reported(tmp_path: Path, name: str) -> None:
     picture(tmp_path / "a.png")
-    found = known(tmp_path / "found", "a.png", "missing.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    found = known(tmp_path / "found", "a.png", "empty.png")
     words = [sys.executable, "-m", "anonymization", name, "-o", "-", "--report", "r.json"]
     words += ["--detections", str(found)]
     with open("/dev/full", "wb") as full:
