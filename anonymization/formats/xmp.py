@@ -27,7 +27,7 @@ NAMESPACES = {
     "GPano": "http://ns.google.com/photos/1.0/panorama/",
     "GSpherical": "http://ns.google.com/videos/1.0/spherical/",
     "Camera": "http://pix4d.com/camera/1.0",
-    "Pix4D": "http://pix4d.com/camera/1.0/",
+    "Camera1": "http://pix4d.com/camera/1.0/",
     "MicaSense": "http://micasense.com/MicaSense/1.0/",
     "drone-dji": "http://www.dji.com/drone-dji/1.0/",
     "dc": "http://purl.org/dc/elements/1.1/",
@@ -48,6 +48,11 @@ NAMESPACES = {
     "lr": "http://ns.adobe.com/lightroom/1.0/",
     "digiKam": "http://www.digikam.org/ns/1.0/",
 }
+"""What stays, by the prefix under which it is written: the usual one, by which some readers go."""
+
+_SAME_PREFIX = {"Camera1": "Camera"}
+"""Cameras end Pix4D's address with a slash or not, and call both `Camera`."""
+
 _SYNTAX = {
     _RDF: frozenset(
         [
@@ -82,8 +87,7 @@ _PLACE = re.compile(
 
 _KNOWN = frozenset(NAMESPACES.values())
 
-for _prefix, _uri in {**NAMESPACES, "rdf": _RDF, "x": _META}.items():
-    ElementTree.register_namespace(_prefix, _uri)
+_PREFIXES = {uri: prefix for prefix, uri in {**NAMESPACES, "rdf": _RDF, "x": _META}.items()}
 
 
 def clean_xmp(xmp: bytes, *, position: bool = True) -> bytes:
@@ -106,10 +110,31 @@ def clean_xmp(xmp: bytes, *, position: bool = True) -> bytes:
     meta.append(kept)
     packet = (
         b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>'
-        + ElementTree.tostring(meta, encoding="utf-8", xml_declaration=False)
+        + ElementTree.tostring(_prefixed(meta), encoding="utf-8", xml_declaration=False)
         + b'<?xpacket end="w"?>'
     )
     return packet if len(packet) <= MAX_BYTES else b""
+
+
+def _prefixed(root: ElementTree.Element) -> ElementTree.Element:
+    """Write the names of a tree with prefixes, which its root declares; return the root."""
+    used = {name[1:].partition("}")[0] for each in root.iter() for name in (each.tag, *each.attrib)}
+    prefixes = {uri: _PREFIXES[uri] for uri in _PREFIXES if uri in used}
+    for uri, prefix in prefixes.items():
+        usual = _SAME_PREFIX.get(prefix, prefix)
+        if usual not in prefixes.values():
+            prefixes[uri] = usual
+
+    def written(name: str) -> str:
+        uri, _, local = name[1:].rpartition("}")
+        return f"{'xml' if uri == _XML else prefixes[uri]}:{local}" if uri else name
+
+    for each in root.iter():
+        each.tag = written(each.tag)
+        each.attrib = {written(name): value for name, value in each.attrib.items()}
+    for uri, prefix in prefixes.items():
+        root.set(f"xmlns:{prefix}", uri)
+    return root
 
 
 def _parsed(xmp: bytes) -> ElementTree.Element | None:

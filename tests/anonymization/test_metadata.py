@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 import imagecodecs
 import numpy as np
@@ -562,6 +563,70 @@ def test_cleaned_xmp_is_stable() -> None:
     assert b"image/jpeg" in once
     assert b"own" not in once
     assert clean_xmp(once) == once
+
+
+DRONE = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="DJI Meta '
+    'Data" xmlns:drone-dji="http://www.dji.com/drone-dji/1.0/" '
+    'drone-dji:GimbalYawDegree="+12.30" drone-dji:FlightPitchDegree="-1.10"/></rdf:RDF></x:xmpmeta>'
+)
+POSE = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    'xmlns:Camera="{}" Camera:Yaw="127.40" Camera:Pitch="-92.00" Camera:Roll="1.5"/></rdf:RDF>'
+    "</x:xmpmeta>"
+)
+BANDS = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="MicaSense" '
+    'xmlns:MicaSense="http://micasense.com/MicaSense/1.0/">'
+    "<MicaSense:BootTimestamp>144</MicaSense:BootTimestamp></rdf:Description>"
+    '<rdf:Description rdf:about="Pix4D Camera Information" xmlns:Camera="{}">'
+    "<Camera:Yaw>127.40</Camera:Yaw><Camera:BandName>Blue</Camera:BandName>"
+    "<Camera:PerspectiveDistortion><rdf:Seq><rdf:li>-0.10</rdf:li><rdf:li>0.13</rdf:li></rdf:Seq>"
+    "</Camera:PerspectiveDistortion></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+PIX4D = ("http://pix4d.com/camera/1.0", "http://pix4d.com/camera/1.0/")
+
+
+@pytest.mark.parametrize(
+    ("xmp", "expected"),
+    [
+        (DRONE, ('drone-dji:GimbalYawDegree="+12.30"', 'drone-dji:FlightPitchDegree="-1.10"')),
+        *((POSE.format(uri), ('Camera:Yaw="127.40"', 'Camera:Roll="1.5"')) for uri in PIX4D),
+        *(
+            (
+                BANDS.format(uri),
+                (
+                    "<Camera:Yaw>127.40</Camera:Yaw>",
+                    "<Camera:BandName>Blue</Camera:BandName>",
+                    "<Camera:PerspectiveDistortion><rdf:Seq><rdf:li>-0.10</rdf:li>",
+                    "<MicaSense:BootTimestamp>144<",
+                    f'xmlns:Camera="{uri}"',
+                ),
+            )
+            for uri in PIX4D
+        ),
+    ],
+    ids=["drone", "pose", "pose with a slash", "bands", "bands with a slash"],
+)
+def test_a_pose_keeps_the_prefix_by_which_readers_find_it(
+    xmp: str, expected: tuple[str, ...]
+) -> None:
+    """Many readers of poses compare `Camera:Yaw`, not the namespace."""
+    left = clean_xmp(xmp.encode()).decode()
+    assert all(text in left for text in expected), left
+    assert clean_xmp(left.encode()).decode() == left
+
+
+def test_two_namespaces_of_one_prefix_stay_apart() -> None:
+    more = f'<rdf:Description xmlns:Camera="{PIX4D[1]}" Camera:Yaw="127.40"/></rdf:RDF>'
+    both = BANDS.format(PIX4D[0]).replace("</rdf:RDF>", more)
+    left = ElementTree.fromstring(clean_xmp(both.encode()))
+    names = {name for each in left.iter() for name in (each.tag, *each.attrib)}
+    assert {f"{{{PIX4D[1]}}}Yaw", f"{{{PIX4D[0]}}}Yaw", f"{{{PIX4D[0]}}}BandName"} <= names
 
 
 def in_lines(title: str, code: bytes) -> bytes:
