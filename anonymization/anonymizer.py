@@ -33,6 +33,7 @@ from anonymization.obscuring.region import Outline, Region, hidden_parts
 from anonymization.obscuring.seam import obscure_wrapped
 from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES
 from anonymization.panorama.gpano import AUTO, NAMES, ChosenProjection, choose_projection
+from anonymization.panorama.lens import FisheyeLens
 from anonymization.panorama.projection import Equirectangular
 from anonymization.pipeline import Cores
 from anonymization.regions import Regions, Spared
@@ -81,7 +82,7 @@ class Anonymizer:
         mask_threshold: float = MASK_THRESHOLD,
         disabled: frozenset[str] = frozenset(),
         regions: Regions | None = None,
-        projection: str | None = None,
+        projection: str | FisheyeLens | None = None,
         tiling: TilingCard | None = None,
         seed: int | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -110,7 +111,7 @@ class Anonymizer:
         thresholds: Mapping[str, float] | None = None,
         settings: Settings | None = None,
         regions: Regions | None = None,
-        projection: str | None = None,
+        projection: str | FisheyeLens | None = None,
         tiling: TilingCard | None = None,
         threads: int | None = None,
         cores: Cores | None = None,
@@ -125,8 +126,8 @@ class Anonymizer:
             thresholds: Scores per class, or alias of one, that replace the calibrated ones.
             settings: What else is changed per class, or alias of one.
             regions: Regions of interest, ignored ones, and the ego vehicle.
-            projection: How pictures are projected, see `choose_projection`; None takes what
-                their metadata state.
+            projection: How pictures are projected, see `choose_projection`, or through which
+                lens; None takes what their metadata state.
             tiling: Into which views pictures are cut, in place of the card's.
             threads: Threads of one network run; None for what suits the number of runs.
             cores: How the cores are shared between pictures and runs, in place of `threads`;
@@ -169,7 +170,7 @@ class Anonymizer:
         *,
         settings: Settings | None = None,
         regions: Regions | None = None,
-        projection: str | None = None,
+        projection: str | FisheyeLens | None = None,
         seed: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Anonymizer:
@@ -179,8 +180,8 @@ class Anonymizer:
             card: Classes and how they are obscured; None for those of street imagery.
             settings: What is changed per class, or alias of one.
             regions: Regions of interest, ignored ones, and the ego vehicle.
-            projection: How pictures are projected, see `choose_projection`; None takes what
-                their metadata state.
+            projection: How pictures are projected, see `choose_projection`, or through which
+                lens; None takes what their metadata state.
             seed: Makes the noise in obscured pixels repeatable; leave None when publishing.
             max_pixels: Largest picture that is decoded.
 
@@ -226,7 +227,7 @@ class Anonymizer:
     def view(
         self, xmp: bytes, width: int, height: int, *, known: str | None = None
     ) -> ChosenProjection:
-        """Decide how a picture is looked at: flat, or as a panorama.
+        """Decide how a picture is looked at: flat, as a panorama, or through a fisheye.
 
         Args:
             xmp: Its XMP, as `Picture.xmp`; empty where it has none.

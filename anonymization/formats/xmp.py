@@ -119,7 +119,7 @@ def clean_xmp(xmp: bytes, *, position: bool = True) -> bytes:
 def _prefixed(root: ElementTree.Element) -> ElementTree.Element:
     """Write the names of a tree with prefixes, which its root declares; return the root."""
     used = {name[1:].partition("}")[0] for each in root.iter() for name in (each.tag, *each.attrib)}
-    prefixes = {uri: _PREFIXES[uri] for uri in _PREFIXES if uri in used}
+    prefixes = {uri: prefix for uri, prefix in _PREFIXES.items() if uri in used}
     for uri, prefix in prefixes.items():
         usual = _SAME_PREFIX.get(prefix, prefix)
         if usual not in prefixes.values():

@@ -18,6 +18,7 @@ from anonymization.job.run import run, say
 
 if TYPE_CHECKING:
     from anonymization.job.audit import AuditRule
+    from anonymization.panorama.lens import FisheyeLens
     from anonymization.settings import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -125,8 +126,27 @@ def anonymize(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="equirectangular, perspective, or auto, which takes 2:1 pictures for panoramas. "
+            help="equirectangular, fisheye, perspective, or auto, which takes 2:1 pictures for "
+            "panoramas. "
             "[dim]\\[default: what the picture's metadata state][/dim]",
+            rich_help_panel=_FOUND,
+        ),
+    ] = None,
+    fisheye_fov: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DEGREES",
+            help="Angle across a fisheye's image circle. [dim]\\[default: 180][/dim]",
+            rich_help_panel=_FOUND,
+        ),
+    ] = None,
+    fisheye_circle: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CIRCLE",
+            help="A fisheye's image circle, outside of which nothing is looked at: inscribed, or "
+            "X,Y,RADIUS@WIDTHxHEIGHT in pixels. [dim]\\[default: diagonal, through the "
+            "corners][/dim]",
             rich_help_panel=_FOUND,
         ),
     ] = None,
@@ -339,6 +359,7 @@ def anonymize(
         regions=regions,
         max_pixels=max_pixels,
         projection=projection,
+        lens=_lens(projection, fisheye_fov, fisheye_circle),
         panorama=panorama,
         reduce=reduce,
         metadata=metadata,
@@ -369,6 +390,18 @@ def _audit_rule(audit: bool, threshold: float | None, covered: float | None) -> 
     for option, value in (("--audit-threshold", threshold), ("--audit-covered", covered)):
         if value is not None:
             raise UsageError(f"{option} says how --audit looks; give --audit too")
+    return None
+
+
+def _lens(projection: str | None, fov: float | None, circle: str | None) -> FisheyeLens | None:
+    from anonymization.panorama.gpano import FISHEYE
+    from anonymization.panorama.lens import FisheyeLens
+
+    if projection == FISHEYE:
+        return FisheyeLens.of(fov, circle)
+    for option, value in (("--fisheye-fov", fov), ("--fisheye-circle", circle)):
+        if value is not None:
+            raise UsageError(f"{option} says what --projection {FISHEYE} looks through; give both")
     return None
 
 

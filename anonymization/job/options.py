@@ -12,6 +12,7 @@ from anonymization.settings import Settings
 
 if TYPE_CHECKING:
     from anonymization.job.audit import AuditRule
+    from anonymization.panorama.lens import FisheyeLens
 
 
 REDUCE_MIN, REDUCE_MAX = 0.25, 64.0
@@ -41,6 +42,7 @@ class Job:
     regions: Path | None = None
     max_pixels: int | None = None
     projection: str | None = None
+    lens: FisheyeLens | None = None
     panorama: str | None = None
     reduce: float | None = None
     metadata: str = "all"
@@ -107,7 +109,15 @@ def check(job: Job) -> None:
         raise UsageError(
             f"--reduce is {job.reduce:g}; expected a number from {REDUCE_MIN:g} to {REDUCE_MAX:g}"
         )
-    looks = {"--panorama": job.panorama, "--reduce": job.reduce, "--runtime": job.runtime}
+    fisheye = "--projection fisheye"
+    if job.lens is not None and job.reduce is not None:
+        raise UsageError(f"--reduce is for flat pictures, and {fisheye} takes none for flat")
+    looks: dict[str, object] = {
+        "--panorama": job.panorama,
+        "--reduce": job.reduce,
+        "--runtime": job.runtime,
+        fisheye: job.lens,
+    }
     for option, value in looks.items():
         if value is not None and job.detections is not None and job.audit is None:
             raise UsageError(

@@ -154,14 +154,14 @@ def _anonymizer(job: Job, bundle: Bundle | None, regions: Regions, cores: Cores)
             card,
             settings=job.settings,
             regions=regions,
-            projection=job.projection,
+            projection=job.lens or job.projection,
             max_pixels=limit,
         )
     return Anonymizer.from_bundle(
         bundle,
         settings=job.settings,
         regions=regions,
-        projection=job.projection,
+        projection=job.lens or job.projection,
         tiling=_tiling(job, bundle),
         cores=cores,
         runtime=job.runtime,
@@ -252,6 +252,7 @@ def _options(job: Job) -> dict[str, Any]:
     return {
         "runtime": job.runtime or "onnxruntime",
         "projection": job.projection,
+        "fisheye": None if job.lens is None else job.lens.to_dict(),
         "panorama": job.panorama,
         "reduce": job.reduce,
         "metadata": job.metadata,

@@ -11,6 +11,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from anonymization.panorama.lens import FisheyeLens
 from anonymization.panorama.projection import Equirectangular, Projection, ProjectionError
 
 NAMESPACE = "http://ns.google.com/photos/1.0/panorama/"
@@ -18,8 +19,8 @@ XMP_MAX_BYTES = 4 * 2**20
 """Bytes of XMP that are searched; GPano stands in the standard packet, of at most 64 KB in JPEG."""
 
 PERSPECTIVE, EQUIRECTANGULAR, AUTO = "perspective", "equirectangular", "auto"
-NAMES = (PERSPECTIVE, EQUIRECTANGULAR, AUTO)
 FISHEYE = "fisheye"
+NAMES = (PERSPECTIVE, EQUIRECTANGULAR, AUTO, FISHEYE)
 
 _PREFIX = re.compile(rf"xmlns:([A-Za-z_][\w.-]{{0,63}})\s{{0,8}}=\s{{0,8}}[\"']{NAMESPACE}[\"']")
 _SIZES = (
@@ -130,13 +131,16 @@ def _number(value: str | None) -> float | None:
     return found if math.isfinite(found) and 0 <= found <= 1e7 else None
 
 
-def choose_projection(asked: str | None, xmp: bytes, width: int, height: int) -> ChosenProjection:
+def choose_projection(
+    asked: str | FisheyeLens | None, xmp: bytes, width: int, height: int
+) -> ChosenProjection:
     """Decide how a picture is looked at.
 
     Args:
         asked: None takes what the metadata states, else perspective. `auto` also takes a 2:1
             picture without metadata for a panorama, and warns. `equirectangular` and
-            `perspective` are orders; a panorama's crop is still read from the metadata.
+            `perspective` are orders; a panorama's crop is still read from the metadata. A lens,
+            or `fisheye` for the usual one, is an order too, of pictures that state no panorama.
         xmp: The picture's XMP packet, empty where it has none.
         width: Columns of the picture, upright.
         height: Its rows.
@@ -144,6 +148,10 @@ def choose_projection(asked: str | None, xmp: bytes, width: int, height: int) ->
     Raises:
         ProjectionError: If the name is unknown, or the picture cannot be what was asked for.
     """
+    if asked == FISHEYE:
+        asked = FisheyeLens()
+    if isinstance(asked, FisheyeLens):
+        return _seen_through(asked, xmp, width, height)
     if asked is not None and asked not in NAMES:
         raise ProjectionError(f"projection is {asked!r}; expected one of {', '.join(NAMES)}")
     if asked == PERSPECTIVE:
@@ -154,6 +162,10 @@ def choose_projection(asked: str | None, xmp: bytes, width: int, height: int) ->
     if asked == EQUIRECTANGULAR:
         return ChosenProjection(Equirectangular.of_size(width, height))
     kind = gpano_values(xmp).get("ProjectionType")
+    if kind and kind.lower() == FISHEYE:
+        return ChosenProjection(
+            None, "its metadata state a fisheye; it is looked at as flat. Ask for fisheye"
+        )
     if kind:
         return ChosenProjection(
             None, f"panorama of projection {kind[:32]!r} is not handled; it is looked at as flat"
@@ -173,3 +185,12 @@ def choose_projection(asked: str | None, xmp: bytes, width: int, height: int) ->
         "at as flat. Ask for equirectangular if it is one",
         by_shape=True,
     )
+
+
+def _seen_through(lens: FisheyeLens, xmp: bytes, width: int, height: int) -> ChosenProjection:
+    if projection_of(xmp, width, height) is not None:
+        raise ProjectionError(
+            "its metadata state an equirectangular panorama, which no fisheye picture is; look at "
+            "it without the projection fisheye"
+        )
+    return ChosenProjection(lens.of_size(width, height))

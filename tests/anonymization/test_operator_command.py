@@ -328,6 +328,39 @@ def test_one_picture_goes_through_standard_streams(tmp_path: Path, constant_bund
     assert b"standard input" in broken.stderr
 
 
+def test_fisheye_pictures_are_looked_at_through_their_lens(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundle finds a face in each view that it is shown."""
+    picture(tmp_path / "in/a.png")
+    said = ("--projection", "fisheye", "--report", tmp_path / "report.json", "--resume")
+    assert run("--report", tmp_path / "report.json") == 0
+    assert report(tmp_path)["options"]["fisheye"] is None
+    assert report(tmp_path)["finds"] == {"face": 1}
+    assert run(*said) == 0
+    assert report(tmp_path)["options"]["projection"] == "fisheye"
+    assert report(tmp_path)["options"]["fisheye"] == {"fov_deg": 180, "circle": "diagonal"}
+    assert report(tmp_path)["finds"]["face"] > 5
+    lens = ("--fisheye-fov", "190", "--fisheye-circle", "50,30,28@100x60")
+    capsys.readouterr()
+    assert run(*said, *lens) == 0
+    assert "1 done again" in capsys.readouterr().err
+    stated = {"fov_deg": 190, "circle": "50,30,28@100x60"}
+    assert report(tmp_path)["options"]["fisheye"] == stated
+    assert run(*said, *lens) == 0
+    assert report(tmp_path)["counts"]["already_done"] == 1
+
+
+def test_a_picture_that_the_lens_cannot_have_made_fails(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "in/a.png")
+    lens = ("--projection", "fisheye", "--fisheye-circle", "30,50,28@60x100")
+    assert run(*lens) == 1
+    assert "which does not fit a picture of 100x60" in capsys.readouterr().err
+    assert names(tmp_path / "out") == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -338,6 +371,12 @@ def test_one_picture_goes_through_standard_streams(tmp_path: Path, constant_bund
         (("--quarantine", "q"), "give --audit too"),
         (("--extras", "x", "--extra", "sound"), "expected one of detections, instances"),
         (("--projection", "conic"), "expected one of perspective"),
+        (("--fisheye-fov", "190"), "--fisheye-fov says what --projection fisheye looks through"),
+        (("--fisheye-circle", "inscribed", "--projection", "auto"), "--fisheye-circle says what"),
+        (("--projection", "fisheye", "--fisheye-fov", "20"), "field of view is 20; expected 60"),
+        (("--projection", "fisheye", "--fisheye-circle", "1,2,3"), "as 960,540,820@1920x1080"),
+        (("--projection", "fisheye", "--reduce", "1"), "takes none for flat"),
+        (("--projection", "fisheye", "--detections", "k"), "fisheye says how networks look"),
         (("--panorama", "huge"), "expected auto or one of"),
         (("--metadata", "everything"), "is 'everything'; expected all, none, or a list of exif"),
         (("--settings", "none.yaml"), "cannot be read"),

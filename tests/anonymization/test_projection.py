@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonymization.panorama.gpano import choose_projection, gpano_values, projection_of
+from anonymization.panorama.lens import FisheyeLens, ImageCircle
 from anonymization.panorama.projection import (
     Equirectangular,
     Fisheye,
@@ -251,3 +252,58 @@ def test_what_cannot_be_a_panorama_is_refused_when_asked_for() -> None:
         choose_projection("equirectangular", b"", 4000, 3000)
     with pytest.raises(ProjectionError, match="expected one of perspective, equirectangular, auto"):
         choose_projection("cube", b"", 4000, 3000)
+
+
+def test_a_lens_of_which_no_circle_is_said_shows_all_of_the_picture() -> None:
+    """Whoever knows of the angle alone must not have parts of pictures passed over."""
+    found = FisheyeLens.of(170).of_size(400, 300)
+    assert found == Fisheye(400, 300, 200, 150, 250, 170)
+    corners = np.array([[0.0, 0], [400, 0], [0, 300], [400, 300]])
+    assert found.shows(corners).all()
+    assert choose_projection("fisheye", b"", 400, 300).projection == FisheyeLens().of_size(400, 300)
+
+
+def test_the_circle_of_a_lens_is_inscribed_or_stated_for_pictures_of_a_size() -> None:
+    assert FisheyeLens.of(190, "inscribed").of_size(400, 300) == Fisheye(
+        400, 300, 200, 150, 150, 190
+    )
+    stated = FisheyeLens.of(190, "652,470.5,620@1280x960")
+    assert stated.circle == ImageCircle(652, 470.5, 620, 1280, 960)
+    assert stated.of_size(1280, 960) == Fisheye(1280, 960, 652, 470.5, 620, 190)
+    assert stated.of_size(640, 480) == Fisheye(640, 480, 326, 235.25, 310, 190)
+    assert FisheyeLens.of(190, str(stated.circle)) == stated
+
+
+@pytest.mark.parametrize(
+    ("fov", "circle", "message"),
+    [
+        (400, None, "field of view is 400; expected 60 to 360 degrees"),
+        (30, None, "field of view is 30"),
+        (math.nan, None, "field of view is nan"),
+        (190, "round", "image circle is 'round'; expected diagonal, inscribed, or its centre"),
+        (190, "652,470,620", "as 960,540,820@1920x1080"),
+        (190, "652,470,620@0x966", "of pictures of 0x966"),
+        (190, "1652,470,620@1280x966", r"centre \(1652, 470\) lies outside"),
+        (190, "652,470,62@1280x966", "radius is 62; expected one from 241.5 to 1604"),
+        (190, "652,470,6200@1280x966", "radius is 6200"),
+    ],
+)
+def test_what_is_no_lens_is_refused(fov: float, circle: str | None, message: str) -> None:
+    with pytest.raises(ProjectionError, match=message):
+        FisheyeLens.of(fov, circle)
+
+
+def test_a_picture_that_a_lens_cannot_have_made_is_refused() -> None:
+    """Outside of a circle in the wrong place nobody would be found."""
+    lens = FisheyeLens.of(190, "652,470,620@1280x966")
+    with pytest.raises(ProjectionError, match="1280x966, which does not fit a picture of 966x1280"):
+        choose_projection(lens, b"", 966, 1280)
+    for asked in (lens, "fisheye"):
+        with pytest.raises(ProjectionError, match="state an equirectangular panorama"):
+            choose_projection(asked, cropped(), 4000, 3019)
+
+
+def test_metadata_that_state_a_fisheye_ask_for_its_lens() -> None:
+    chosen = choose_projection(None, xmp(ProjectionType="fisheye"), 400, 300)
+    assert chosen.projection is None
+    assert "Ask for fisheye" in str(chosen.warning)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from anonymization.anonymizer import Anonymizer
 from anonymization.card import Card, GraphCard, GraphInput, TilingCard
 from anonymization.detection.applying import apply_card, merge_heads
 from anonymization.detection.detector import Detector
@@ -20,6 +21,7 @@ from anonymization.detection.finds import Detections, ShapeError
 from anonymization.detection.networks import Networks
 from anonymization.obscuring.obscure import obscured_mask
 from anonymization.panorama.layout import sphere_grid, views_of
+from anonymization.panorama.lens import FisheyeLens
 from anonymization.panorama.presets import PRESETS, PresetError, preset_for
 from anonymization.panorama.projection import Equirectangular, Fisheye, Projection, ProjectionError
 from anonymization.panorama.views import Pyramid, Reprojection, Tile
@@ -315,6 +317,45 @@ def test_an_object_in_a_fisheye_picture_is_one_find_and_hidden(
     where = around(lens, longitude, latitude, 8)
     paint(pixels, where, label)
     found_and_hidden(pixels, where, lens)
+
+
+def through(lens: Fisheye, photo: Pixels, yaw: float, pitch: float, fov: float) -> Pixels:
+    """Render a photograph that hangs around the camera, all in degrees; gray where it is not."""
+    rows, columns = np.mgrid[0 : lens.height, 0 : lens.width] + 0.5
+    shape = (lens, math.radians(yaw), math.radians(pitch), math.radians(fov), len(photo))
+    points = Reprojection(*shape).to_view(np.stack([columns, rows], axis=-1))
+    seen = np.isfinite(points[..., 0])
+    across, down = (np.nan_to_num(points[..., i]).astype(np.float32) - 0.5 for i in (0, 1))
+    found = cv2.remap(photo, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.where(seen[..., None], found, gray(lens.width, lens.height))
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    angle=st.floats(0, 75),
+    turned=st.floats(0, 360),
+    label=st.sampled_from([FACE, PERSON, PLATE]),
+    asked=st.sampled_from(["200,180,175@400x360", "206,175,190@400x360", "inscribed", "diagonal"]),
+    fov=st.sampled_from([170, 190, 210]),
+)
+def test_a_photographed_object_is_hidden_also_through_a_lens_that_is_not_quite_the_cameras(
+    angle: float, turned: float, label: int, asked: str, fov: float
+) -> None:
+    """An operator may know the lens by its data sheet alone."""
+    lens = Fisheye(400, 360, 200, 180, 175, 190)
+    across = math.sin(math.radians(angle)) * math.cos(math.radians(turned))
+    down = math.sin(math.radians(angle)) * math.sin(math.radians(turned))
+    yaw = math.degrees(math.atan2(across, math.cos(math.radians(angle))))
+    photo = gray(200, 200)
+    paint(photo, ellipse_in(70, 60, 130, 140, photo.shape[:2]), label)
+    pixels = through(lens, photo, yaw, -math.degrees(math.asin(down)), 40)
+    where = (pixels != gray(400, 360)).any(axis=-1)
+    tool = Anonymizer(detector(skip_whole=True), TAXONOMY, projection=FisheyeLens.of(fov, asked))
+    view = tool.view(b"", 400, 360)
+    decided = tool.decide(
+        tool.detect(pixels, view=view), name="a", width=400, height=360, view=view
+    )
+    assert hidden(decided.hidden, 400, 360)[where].mean() >= 0.97
 
 
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
