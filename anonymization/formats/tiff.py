@@ -240,7 +240,8 @@ def _from_palette(stored: Native, page: Directory, layout: Layout, name: str) ->
     if len(palette) < 6 or len(palette) % 3:
         raise PictureError(f"{name} has a palette of {len(palette)} numbers")
     table = palette.reshape(3, -1).T
-    bytes_ = np.asarray((table / (257 if table.max() > 255 else 1)).clip(0, 255), np.uint8)
+    # Bytes are widened by 256 or 257: both come back by their upper half.
+    bytes_ = np.asarray((table // (256 if table.max() > 255 else 1)).clip(0, 255), np.uint8)
     if int(stored.max(initial=0)) >= len(table):
         raise PictureError(f"{name} has pixels beyond its palette of {len(table)} colours")
     return np.asarray(bytes_[stored])

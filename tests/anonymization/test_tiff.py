@@ -170,11 +170,13 @@ def test_what_is_hidden_in_a_negative_is_as_opaque_as_it_was(kind: Any, planes: 
     np.testing.assert_array_equal(shown, expected)
 
 
-def test_palettes_and_bilevel_are_widened() -> None:
-    colours = np.random.default_rng(0).integers(0, 256, (3, 256)).astype(np.uint16) * 257
+@pytest.mark.parametrize("wide", [1, 256, 257])
+def test_palettes_and_bilevel_are_widened(wide: int) -> None:
+    """Writers disagree on how bytes become a palette's 16 bits."""
+    colours = np.random.default_rng(0).integers(0, 256, (3, 256)).astype(np.uint16) * wide
     index = scene(1)
     picture = decode(written(index, photometric="palette", colormap=colours))
-    np.testing.assert_array_equal(picture.native, (colours // 257).T.astype(np.uint8)[index])
+    np.testing.assert_array_equal(picture.native, (colours // wide).T.astype(np.uint8)[index])
     assert tifffile.TiffFile(io.BytesIO(encode(picture, picture.native))).pages[0].photometric == 2
     black = scene(1) > 100
     picture = decode(written(black, photometric="minisblack"))
