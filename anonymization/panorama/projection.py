@@ -96,7 +96,7 @@ class Equirectangular:
     def to_rays(self, xy: Reals) -> Reals:
         """Return the direction of each point; shape (..., 2) to (..., 3), of length 1.
 
-        >>> Equirectangular(8, 4, 8, 4).to_rays(np.array([4.0, 2.0])).tolist()
+        >>> (Equirectangular(8, 4, 8, 4).to_rays(np.array([4.0, 2.0])) + 0).tolist()
         [0.0, 0.0, 1.0]
         """
         longitude = (xy[..., 0] + self.left) * (math.tau / self.full_width) - math.pi
