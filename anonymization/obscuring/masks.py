@@ -6,7 +6,6 @@ hundred of them where it has a hundred thousand pixels.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import cv2
@@ -38,9 +37,6 @@ class Runs(NamedTuple):
     def select(self, which: Bools) -> Runs:
         """Return some of them."""
         return Runs(self.rows[which], self.starts[which], self.ends[which])
-
-
-NO_RUNS = Runs(*(np.empty(0, np.int64) for _ in Runs._fields))
 
 
 def paste_mask(
@@ -144,21 +140,45 @@ def grown(runs: Runs, margin: float, *, height: int, width: int) -> Bools:
     if not len(runs.rows):
         return hidden
     radius = float(np.float32(margin))
-    down = np.arange(-int(radius), int(radius) + 1)
-    # A hair more: rounding must not leave a pixel clear.
-    kind = np.int16 if 2 * (width + len(down)) < np.iinfo(np.int16).max else np.int32
-    across = np.sqrt(radius**2 - down**2 + 1e-6).astype(kind)
-    runs = _joined(runs, 2 * int(radius))
-    strands = _strands(runs) if len(runs.rows) <= STRANDS_MAX + 2 * height else None
-    if strands is None:
+    around = int(radius)
+    runs = _joined(runs, 2 * around)
+    order, heads = _strands(runs)
+    work = (2 * around + 1) * (len(order) + 2 * around * len(heads))
+    if len(heads) > STRANDS_MAX or work > max(height * width, WORK_MIN):
         return np.asarray(distance_from(_drawn(runs, height, width)) <= np.float32(margin))
-    for rows, starts, ends in strands:
-        _grow(hidden, int(rows[0]), starts, ends, across)
+    # A hair more: rounding must not leave a pixel clear.
+    kind = np.int16 if width + 4 * around < 2**15 else np.int32
+    down = np.arange(-around, around + 1)
+    across = np.sqrt(radius**2 - down**2 + 1e-6).astype(kind)
+    rows, starts, ends = (each[order] for each in runs)
+    right = np.clip(width - _furthest(width - ends, heads, across, width), 0, width)
+    left = np.minimum(np.maximum(_furthest(starts, heads, across, width), 0), right)
+    # Each strand goes on above its first row and below its last.
+    tops = rows[heads] - around
+    lengths = np.diff(heads, append=len(rows)) + 2 * around
+    steps, first = _steps(width), 0
+    for top, length in zip(tops.tolist(), lengths.tolist(), strict=True):
+        low, high = max(top, 0), min(top + length, height)
+        part = slice(first + low - top, first + high - top)
+        hidden[low:high] |= steps[left[part]] ^ steps[right[part]]
+        first += length
     return hidden
+
+
+def _steps(width: int) -> Bools:
+    """Return for each column the columns from it on; bool (width + 1, width), a view."""
+    line = np.zeros(2 * width, np.bool_)
+    line[width:] = True
+    # Row i starts i places before the ones.
+    return np.ndarray((width + 1, width), np.bool_, line, width, (-1, 1))
 
 
 STRANDS_MAX = 64
 """A mask of more pieces is dust, for which a distance for every pixel is cheaper."""
+
+WORK_MIN = 2**16
+"""Rows times distances between rows that are compared at any size; more only where the crop has as
+many pixels, as with a margin much wider than the object."""
 
 
 def _joined(runs: Runs, gap: int) -> Runs:
@@ -172,23 +192,45 @@ def _joined(runs: Runs, gap: int) -> Runs:
     return Runs(runs.rows[first], runs.starts[first], runs.ends[last])
 
 
-def _strands(runs: Runs) -> list[Runs] | None:
-    """Return the runs in stretches of rows that follow on each other, each touching the next.
+def _strands(runs: Runs) -> tuple[Ints, Ints]:
+    """Sort runs into strands: of rows that follow on each other, each run touching the next.
 
-    None if there would be more than `STRANDS_MAX`.
+    Returns:
+        The runs' positions, strand by strand; and where in them each strand starts.
     """
-    strands: list[Runs] = []
-    while len(runs.rows) and len(strands) <= STRANDS_MAX:
-        first = np.ones(len(runs.rows), np.bool_)
-        np.not_equal(runs.rows[1:], runs.rows[:-1], out=first[1:])
-        whole = bool(first.all())
-        rows, starts, ends = runs if whole else runs.select(first)
-        follows = rows[1:] == rows[:-1] + 1
-        follows &= (starts[1:] <= ends[:-1]) & (ends[1:] >= starts[:-1])
-        cuts = [0, *(np.flatnonzero(~follows) + 1).tolist(), len(rows)]
-        strands += [Runs(rows[a:b], starts[a:b], ends[a:b]) for a, b in pairwise(cuts)]
-        runs = NO_RUNS if whole else runs.select(~first)
-    return strands if len(strands) <= STRANDS_MAX else None
+    rows = runs.rows
+    in_row = np.arange(len(rows)) - np.searchsorted(rows, rows)  # how many are to the left of it
+    order = np.argsort(in_row, kind="stable")
+    in_row, rows = in_row[order], rows[order]
+    starts, ends = runs.starts[order], runs.ends[order]
+    follows = (in_row[1:] == in_row[:-1]) & (rows[1:] == rows[:-1] + 1)
+    follows &= (starts[1:] <= ends[:-1]) & (ends[1:] >= starts[:-1])
+    return order, np.concatenate([[0], np.flatnonzero(~follows) + 1])
+
+
+def _furthest(ends: Ints, heads: Ints, across: Offsets, width: int) -> Offsets:
+    """Return the leftmost column that each row in and around a strand reaches.
+
+    Each run stands for itself in the rows above and below, longer or shorter as a disc is. As each
+    touches the next, a row has no gap between the leftmost and the rightmost that is reached.
+
+    Args:
+        ends: Columns at which the rows of all strands start, shape (N,).
+        heads: Where in them each of S strands starts, shape (S,).
+        across: By how much a row reaches further, by the distance between rows, shape (2 R + 1,).
+        width: Columns of the crop; a row that reaches nothing gets more.
+
+    Returns:
+        Of the type of `across`, shape (N + 2 R S,): R rows above each strand and R below it too.
+    """
+    wide = len(across) - 1
+    line = np.full(len(ends) + wide * (len(heads) + 1), width + wide + 1, across.dtype)
+    strand = np.zeros(len(ends), np.int64)
+    strand[heads] = 1
+    line[np.arange(len(ends)) + wide * np.cumsum(strand)] = ends
+    # Row i holds the strands moved up by i rows; between them lie as many that reach nothing.
+    moved: Offsets = np.ndarray((wide + 1, len(line) - wide), line.dtype, line, 0, line.strides * 2)
+    return np.asarray(np.minimum.reduce(moved - across[:, None], axis=0))
 
 
 def _drawn(runs: Runs, height: int, width: int) -> Bools:
@@ -199,44 +241,6 @@ def _drawn(runs: Runs, height: int, width: int) -> Bools:
     changes[runs.rows * pitch + runs.ends] = -1
     inside = np.cumsum(changes, dtype=np.int8, out=changes).view(np.bool_)
     return inside.reshape(height, pitch)[:, :width]
-
-
-def _grow(hidden: Bools, top: int, starts: Ints, ends: Ints, across: Offsets) -> None:
-    """Hide what a strand of runs reaches, in place.
-
-    Each run stands for itself in the rows above and below, longer or shorter as a disc is. As each
-    touches the next, a row has no gap between the leftmost and the rightmost that is reached.
-    """
-    height, width = hidden.shape
-    radius = len(across) // 2
-    low, high = max(top - radius, 0), min(top + len(starts) + radius, height)
-    inner = slice(low - top + radius, high - top + radius)
-    left = _furthest(starts, across, width)[inner, None]
-    right = width - _furthest(width - ends, across, width)[inner, None]
-    first, end = max(int(left.min()), 0), min(int(right.max()), width)
-    columns: Offsets = np.arange(first, end, dtype=across.dtype)
-    reached = columns >= left
-    reached &= columns < right
-    hidden[low:high, first:end] |= reached
-
-
-def _furthest(ends: Ints, across: Offsets, width: int) -> Offsets:
-    """Return the leftmost column that each row around a strand reaches; more than `width` if none.
-
-    Args:
-        ends: Columns at which its rows start, shape (N,).
-        across: By how much a row reaches further, by the distance between rows, shape (2 R + 1,).
-        width: Columns of the crop.
-
-    Returns:
-        Of the type of `across`, shape (N + 2 R,).
-    """
-    rows, wide = len(ends), len(across) - 1
-    line = np.full(rows + 2 * wide, width + wide + 1, across.dtype)
-    line[wide : wide + rows] = ends
-    # Row i holds the strand moved up by i rows.
-    moved: Offsets = np.ndarray((wide + 1, rows + wide), line.dtype, line, 0, line.strides * 2)
-    return np.asarray(np.min(moved - across[:, None], axis=0))
 
 
 def distance_from(inside: Bools) -> Floats:
