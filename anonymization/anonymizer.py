@@ -32,9 +32,15 @@ from anonymization.obscuring.obscure import NO_GENERATORS, obscure
 from anonymization.obscuring.region import Outline, Region, hidden_parts
 from anonymization.obscuring.seam import obscure_wrapped
 from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES
-from anonymization.panorama.gpano import AUTO, NAMES, ChosenProjection, choose_projection
+from anonymization.panorama.gpano import (
+    AUTO,
+    FISHEYE,
+    NAMES,
+    ChosenProjection,
+    choose_projection,
+)
 from anonymization.panorama.lens import FisheyeLens
-from anonymization.panorama.projection import Equirectangular
+from anonymization.panorama.projection import Equirectangular, ProjectionError
 from anonymization.pipeline import Cores
 from anonymization.regions import Regions, Spared
 from anonymization.settings import Settings
@@ -240,6 +246,11 @@ class Anonymizer:
             ProjectionError: If it cannot be what this anonymizer was told to expect.
         """
         free = self._projection in (None, AUTO) and known in NAMES
+        if free and known == FISHEYE and self.detector is not None:
+            raise ProjectionError(
+                "its document says that it was looked at through a fisheye, and not through which; "
+                f"give --projection {FISHEYE} and the lens of the run that wrote it"
+            )
         return choose_projection(known if free else self._projection, xmp, width, height)
 
     def detect(

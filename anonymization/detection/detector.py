@@ -177,7 +177,7 @@ class Detector:
             iou=self.card.nms_iou,
             mask_threshold=self.card.mask_threshold,
             turn=turn,
-            height=height,
+            poles=projection.poles if isinstance(projection, Equirectangular) else None,
         )
         if turn is not None:
             found = canonical(found, width, turn)

@@ -218,16 +218,20 @@ def encode(
         hidden: First column, first row and pixels, bool (h, w), of each part that was hidden; all
             other pixels are taken to be what they were. A pixel that came out as it was (black in
             black) may stand for more than can be seen: a JPEG's blocks hold what is darker than
-            black. None compares the pixels with those of the picture.
+            black. None compares the pixels with those of the picture, which must be others.
 
     Raises:
-        PictureWriteError: If shape or type differ, the quality is out of range, or the encoder
-            fails.
+        PictureWriteError: If shape or type differ, the quality is out of range, the encoder fails,
+            or what was changed in the picture's own pixels is not told.
     """
     if native.shape != picture.native.shape or native.dtype != picture.native.dtype:
         raise PictureWriteError(
             f"pixels are {native.dtype} {native.shape}; "
             f"the source has {picture.native.dtype} {picture.native.shape}"
+        )
+    if hidden is None and native is picture.native and native.flags.writeable:
+        raise PictureWriteError(
+            "the picture's own pixels were changed; tell which parts were hidden"
         )
     if recompress is not None and not 1 <= recompress <= 100:
         raise PictureWriteError(f"quality is {recompress}; expected 1 to 100")

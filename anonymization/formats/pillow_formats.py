@@ -84,7 +84,7 @@ def read(data: bytes, name: str, max_pixels: int, policy: MetadataPolicy) -> Dec
     Raises:
         PictureError: If it is no picture, too large, animated, or of a mode that is not handled.
     """
-    with _opened(data, name) as image:
+    with opened(data, name) as image:
         width, height = image.size
         refuse_size(width, height, name, max_pixels)
         # Further pictures in an MPO are previews and gain maps, which are dropped.
@@ -115,7 +115,12 @@ def _decoded(
     return Decoded(stored, encoding, xmp)
 
 
-def _opened(data: bytes, name: str) -> Image.Image:
+def opened(data: bytes, name: str) -> Image.Image:
+    """Open a picture of any size; nothing of it is decoded yet.
+
+    Raises:
+        PictureError: If it is none of `FORMATS`.
+    """
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import sys
 import warnings
 from functools import cache
-
-from PIL import Image
 
 from anonymization.formats import jpeg2000, pillow_formats, tiff
 from anonymization.formats.directories import Layout
@@ -62,7 +59,7 @@ def _of_jpeg2000(data: bytes) -> tuple[int, int]:
 
 def _of_others(data: bytes) -> tuple[int, int]:
     _hush_pillow()
-    image = Image.open(io.BytesIO(data), formats=list(pillow_formats.FORMATS))
+    image = pillow_formats.opened(data, "it")
     deep = data.startswith(_PNG) and data[_PNG_DEPTH] > 8
     return image.width * image.height, len(image.getbands()) * (2 if deep else 1)
 

@@ -80,10 +80,12 @@ def obscure(
         cmyk: Whether four channels are inks; else the fourth is alpha.
         generators: What draws the replacement, by class name; of other classes, the method.
         regions: Where each region that is obscured is added.
-        in_place: Whether the pixels given are changed, in place of a copy of them.
+        in_place: Whether the pixels given, which lie in rows in memory, are changed, in place of a
+            copy of them.
 
     Raises:
-        ShapeError: If the pixels are of another type or shape, or a class is not in the taxonomy.
+        ShapeError: If the pixels are of another type or shape, or a class is not in the taxonomy;
+            or if they cannot be changed in place.
         InferenceError: If a generator fails.
     """
     if pixels.dtype not in (np.uint8, np.uint16, np.float32) or pixels.ndim not in (2, 3):
@@ -91,6 +93,8 @@ def obscure(
             f"pixels are {pixels.dtype} {pixels.shape}; "
             "expected uint8, uint16 or float32, (H, W[, C])"
         )
+    if in_place and not (pixels.flags.c_contiguous and pixels.flags.writeable):
+        raise ShapeError("pixels that are changed in place must be writeable and C-contiguous")
     random = _own_noise() if seed is None else np.random.default_rng(seed)
     noise = CellNoise(pixels, random, cmyk=cmyk)
     done: Pixels = pixels if in_place else np.array(pixels, order="C")

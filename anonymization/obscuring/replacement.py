@@ -67,8 +67,11 @@ class CellNoise:
         self.alpha_max = 0.0
         if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and not cmyk:
             alpha, pixels = pixels[..., -1], pixels[..., :-1]
-            self.opaque = full_scale(alpha)
             self.alpha_max = float(alpha.max(initial=0, where=np.isfinite(alpha)))
+            if pixels.dtype == np.float32:
+                self.opaque = max(1.0, self.alpha_max)
+            else:
+                self.opaque = full_scale(alpha) if self.alpha_max else float(TOP[pixels.dtype])
         self.scale = full_scale(pixels)
         levels = self.scale if pixels.dtype == np.float32 else self.scale + 1
         self.step = levels * QUANTUM_SHARE

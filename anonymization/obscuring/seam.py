@@ -81,8 +81,9 @@ def _faded(strip: Pixels, without: Pixels) -> Pixels:
     ramp = np.clip(np.arange(half) / max(half // 2, 1) * FULL, 0, FULL).astype(np.uint8)
     columns = np.concatenate([ramp, np.full(strip.shape[1] - 2 * half, FULL, np.uint8), ramp[::-1]])
     weight = np.ascontiguousarray(np.broadcast_to(columns, strip.shape[:2]))
-    blend(without, strip, Region(0, 0, None, weight))
-    return without
+    mixed = without.copy()
+    blend(mixed, strip, Region(0, 0, None, weight))
+    return np.where(strip == without, without, mixed)  # floats that are alike mix to others
 
 
 def _reach(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,18 +199,19 @@ def region_of(find: Find, detections: Detections, *, mask_threshold: float) -> R
             around = fade(distance_from(drawn) - np.float32(margin), feather)
             np.maximum(weight, around, out=weight)
         return Region(x0, y0, weight == FULL) if feather <= 0 else Region(x0, y0, None, weight)
+    whole = grid if drawn is not None else _with_margin_beyond(find)
     if shape == "outline" and feather <= 0 and len(find.boxes) == 1:
-        sharp = _sharp_outline(find, detections, mask_threshold, drawn)
+        sharp = _sharp_outline(find, detections, mask_threshold, drawn, whole)
         if sharp is not None:
             return sharp
-    inside = _inside(find, detections, mask_threshold, drawn)
+    inside = _inside(find, detections, mask_threshold, drawn, whole)
     if inside is None and _is_plain("box", feather, find.extent):
         return _plain_box(find)
     if inside is not None and not inside.any() and len(find.boxes) == 1:
         return NOWHERE  # the object lies beyond the picture's edge
     turned = shape == "rotated_box" and inside is not None and bool(inside.any())
-    corners = rotated_corners(inside, grid, margin) if turned else None
-    distances = [_first_distance(find, inside, corners)]
+    corners = rotated_corners(inside, whole, margin) if turned else None
+    distances = [_first_distance(find, inside, whole, corners)]
     distances += [box_distance(box, margin, grid) for box in find.boxes[1:]]
     if drawn is not None:
         distances.append(distance_from(drawn) - np.float32(margin))
@@ -288,13 +289,37 @@ def _drawn_box(box: Box, spec: ClassSpec) -> Box:
     return x0 - across, y0 - down, x1 + across, y1 + down
 
 
+def _with_margin_beyond(find: Find) -> Grid:
+    """Return a find's grid, and what beyond the picture's edge has a margin inside of it."""
+    grid, reach = find.grid, math.ceil(find.margin + find.feather)
+    left, top, right, bottom = find.boxes[0]
+    return Grid(
+        min(grid.x0, max(math.floor(left), grid.x0 - reach)),
+        min(grid.y0, max(math.floor(top), grid.y0 - reach)),
+        max(grid.x1, min(math.ceil(right), grid.x1 + reach)),
+        max(grid.y1, min(math.ceil(bottom), grid.y1 + reach)),
+    )
+
+
+def _in_grid(values: NDArray[Any], whole: Grid, grid: Grid) -> NDArray[Any]:
+    """Return the part of an array over one grid that lies in another inside of it."""
+    if whole == grid:
+        return values
+    rows = slice(grid.y0 - whole.y0, grid.y1 - whole.y0)
+    return np.ascontiguousarray(values[rows, grid.x0 - whole.x0 : grid.x1 - whole.x0])
+
+
 def _sharp_outline(
-    find: Find, detections: Detections, mask_threshold: float, drawn: Bools | None
+    find: Find,
+    detections: Detections,
+    mask_threshold: float,
+    drawn: Bools | None,
+    whole: Grid,
 ) -> Region | None:
     """Return where an outline without a faded edge is hidden; None where it is unknown."""
     grid, margin = find.grid, find.margin
+    height, width = whole.y1 - whole.y0, whole.x1 - whole.x0
     if drawn is not None:  # it is what is inside
-        height, width = drawn.shape
         hidden = grown(runs_in(drawn), margin, height=height, width=width)
         # A plate is drawn along what it replaces.
         turned = find.spec.method == "synthetic"
@@ -303,34 +328,33 @@ def _sharp_outline(
     mask = detections.masks[find.position]
     if mask_threshold <= 0 or not np.isfinite(mask).all():
         return None
-    # What lies beyond the picture's edge has a margin inside of it.
-    reach = math.ceil(margin)
-    left, top, right, bottom = find.boxes[0]
-    whole = Grid(
-        min(grid.x0, max(math.floor(left), grid.x0 - reach)),
-        min(grid.y0, max(math.floor(top), grid.y0 - reach)),
-        max(grid.x1, min(math.ceil(right), grid.x1 + reach)),
-        max(grid.y1, min(math.ceil(bottom), grid.y1 + reach)),
-    )
     runs = runs_of(mask, detections.boxes_xyxy[find.position], whole, mask_threshold)
     if not len(runs.rows):
-        return NOWHERE if _has_pixels(find, mask, mask_threshold) else None
-    hidden = grown(runs, margin, height=whole.y1 - whole.y0, width=whole.x1 - whole.x0)
-    if whole != grid:
-        rows = slice(grid.y0 - whole.y0, grid.y1 - whole.y0)
-        hidden = np.ascontiguousarray(hidden[rows, grid.x0 - whole.x0 : grid.x1 - whole.x0])
-    return Region(grid.x0, grid.y0, hidden)
+        return NOWHERE if _lies_beyond(find, mask, mask_threshold) else None
+    hidden = grown(runs, margin, height=height, width=width)
+    return Region(grid.x0, grid.y0, _in_grid(hidden, whole, grid))
 
 
-def _has_pixels(find: Find, mask: Floats, mask_threshold: float) -> bool:
-    """Tell whether a mask has a pixel anywhere, inside of the picture or not."""
-    left, top, right, bottom = find.boxes[0]
+def _lies_beyond(find: Find, mask: Floats, mask_threshold: float) -> bool:
+    """Tell whether an object that is not seen in the picture is one beyond its edge.
+
+    Most of its box must be there, too, or its mask is not to be trusted.
+    """
+    (left, top, right, bottom), grid = find.boxes[0], find.grid
+    across = min(right, grid.x1) - max(left, grid.x0)
+    down = min(bottom, grid.y1) - max(top, grid.y0)
+    if 2 * max(across, 0) * max(down, 0) > (right - left) * (bottom - top):
+        return False
     whole = Grid(math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
     return bool(len(runs_of(mask, np.array(find.boxes[0]), whole, mask_threshold).rows))
 
 
 def _inside(
-    find: Find, detections: Detections, mask_threshold: float, drawn: Bools | None
+    find: Find,
+    detections: Detections,
+    mask_threshold: float,
+    drawn: Bools | None,
+    whole: Grid,
 ) -> Bools | None:
     """Return the object's own pixels for the shapes that ask for them; None where unknown."""
     if find.spec.shape not in ("outline", "rotated_box"):
@@ -340,21 +364,23 @@ def _inside(
     mask = detections.masks[find.position]
     if not np.isfinite(mask).all():
         return None
-    x0, y0, x1, y1 = find.grid
+    x0, y0, x1, y1 = whole
     box = detections.boxes_xyxy[find.position]
     probability = paste_mask(mask, box, x0=x0, y0=y0, height=y1 - y0, width=x1 - x0)
     inside = probability >= mask_threshold
-    if inside.any() or (mask_threshold > 0 and _has_pixels(find, mask, mask_threshold)):
+    if inside.any() or (mask_threshold > 0 and _lies_beyond(find, mask, mask_threshold)):
         return inside
     return None
 
 
-def _first_distance(find: Find, inside: Bools | None, corners: Floats | None) -> Floats:
+def _first_distance(
+    find: Find, inside: Bools | None, whole: Grid, corners: Floats | None
+) -> Floats:
     """Return how far each pixel lies outside of the grown shape; <= 0 inside, in pixels."""
     if corners is not None:
         return rotated_distance(corners, find.grid)
     if inside is not None:
-        return distance_from(inside) - np.float32(find.margin)
+        return _in_grid(distance_from(inside) - np.float32(find.margin), whole, find.grid)
     return box_distance(find.boxes[0], find.margin, find.grid)
 
 

@@ -136,7 +136,7 @@ def merge(
     iou: float,
     mask_threshold: float,
     turn: float | None,
-    height: int,
+    poles: tuple[float, float] | None = None,
 ) -> Detections:
     """Return one find per object, in the picture's coordinates.
 
@@ -147,7 +147,7 @@ def merge(
         iou: Least overlap of two finds of the same object.
         mask_threshold: Least probability at which a pixel belongs to a mask.
         turn: Columns of a whole turn of a panorama, else None.
-        height: Rows of the picture.
+        poles: Rows at which a panorama's upper and lower pole lie, where it reaches them or not.
 
     Returns:
         Best first. In a panorama, boxes at any multiple of a turn.
@@ -164,8 +164,8 @@ def merge(
     for some in (strong, weak):
         groups = _grouped(some, sightings, partners, iou)
         joined = [_joined(group, sightings, views, turn) for group in groups]
-        if turn is not None:
-            groups = _one_at_each_pole(groups, joined, height, turn)
+        if turn is not None and poles is not None:
+            groups = _one_at_each_pole(groups, joined, poles, turn)
             joined = [_joined(group, sightings, views, turn) for group in groups]
         parts += joined
     found = Detections.concatenate(parts)
@@ -254,8 +254,12 @@ def _pieces_joined(
         yield _Group(start, members[1:], max(float(scores[i]) for i in members))
 
 
+POLAR_SHARE = 1 / 8
+"""Share of a turn from which on what touches a pole's row may be a part of what lies over it."""
+
+
 def _one_at_each_pole(
-    groups: list[_Group], joined: list[Detections], height: int, turn: float
+    groups: list[_Group], joined: list[Detections], poles: tuple[float, float], turn: float
 ) -> list[_Group]:
     """Return groups of which those of one class that hold the same pole are one.
 
@@ -264,18 +268,19 @@ def _one_at_each_pole(
     Args:
         groups: Objects.
         joined: The find of each.
-        height: Rows of the panorama.
-        turn: Its columns.
+        poles: As for `merge`.
+        turn: Columns of the panorama.
     """
     kept: list[_Group] = []
     at_pole: dict[tuple[int, str, bool], list[int]] = {}
     around = set()
     for i, find in enumerate(joined):
         x0, y0, x1, y1 = find.boxes_xyxy[0].tolist()
-        if y0 > 0 and y1 < height:
+        over = y0 <= poles[0] + 1, y1 >= poles[1] - 1
+        if not any(over) or x1 - x0 < POLAR_SHARE * turn:
             kept.append(groups[i])
             continue
-        pole = int(find.class_ids[0]), find.sources[0], y0 <= 0
+        pole = int(find.class_ids[0]), find.sources[0], over[0]
         at_pole.setdefault(pole, []).append(i)
         if x1 - x0 >= turn:
             around.add(pole)

@@ -93,6 +93,11 @@ class Equirectangular:
         """Resolution at the horizon."""
         return self.full_width / math.tau
 
+    @property
+    def poles(self) -> tuple[float, float]:
+        """Rows of the picture at which the upper and the lower pole lie, or would lie."""
+        return -self.top, self.full_height - self.top
+
     def to_rays(self, xy: Reals) -> Reals:
         """Return the direction of each point; shape (..., 2) to (..., 3), of length 1.
 

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from anonymization.anonymizer import Anonymizer
-from anonymization.detection.finds import Detections
-from anonymization.formats.picture import Picture, decode
+from anonymization.detection.finds import Detections, ShapeError
+from anonymization.formats.picture import Picture, decode, encode
+from anonymization.formats.pixels import PictureWriteError
 from anonymization.obscuring.region import Region
 from anonymization.settings import Settings
 
@@ -75,6 +76,19 @@ def test_what_a_picture_is_taken_from_is_its_own_memory_where_that_is_ours() -> 
     copied = Picture(foreign, foreign, picture.encoding).taken()
     copied[:] = 7
     assert not foreign.any()
+
+
+def test_who_changes_a_picture_in_place_must_tell_what() -> None:
+    """Compared with itself, nothing has changed: the file would come out as it was."""
+    picture = decode(written("JPEG"))
+    assert encode(picture, picture.native)
+    native = picture.taken()
+    native[:] = 0
+    with pytest.raises(PictureWriteError, match="tell which parts were hidden"):
+        encode(picture, native)
+    for array in (np.zeros((8, 9, 3), np.uint8)[:, ::2], np.frombuffer(bytes(27), np.uint8)):
+        with pytest.raises(ShapeError, match="in place"):
+            tool().obscure(np.atleast_2d(array), finds(), in_place=True)
 
 
 def test_the_array_that_is_given_stays_as_it_is() -> None:

@@ -347,10 +347,19 @@ def test_an_outline_beyond_the_edge_hides_nothing_but_its_margin(
     spec = ClassSpec("mask", shape, margin=0.0, feather=feather)
     hidden = obscured_mask(finds, taxonomy(spec), 60, 60)
     assert not hidden[:, 3:].any()
-    if shape == "outline" and not feather:
-        wider = obscured_mask(finds, taxonomy(replace(spec, margin=0.2)), 60, 60)
-        assert wider[12:48, :6].all()
-        assert not wider[:, 11:].any()
+    wider = obscured_mask(finds, taxonomy(replace(spec, margin=0.2)), 60, 60)
+    assert wider[12:48, :6].all()
+    assert not wider[:, 11:].any()
+
+
+@pytest.mark.parametrize("feather", [0.0, 0.1])
+@pytest.mark.parametrize("shape", ["outline", "rotated_box"])
+def test_a_mask_beyond_the_edge_of_a_box_inside_is_not_trusted(shape: str, feather: float) -> None:
+    mask = np.full((28, 28), 0.35, np.float32)
+    mask[:, :2] = 0.9  # columns -10 to -4
+    spec = ClassSpec("mask", shape, margin=0.0, feather=feather)
+    hidden = obscured_mask(one([-10, 10, 50, 50], mask), taxonomy(spec), 60, 60)
+    assert hidden[10:50, :50].all()
 
 
 def test_a_plate_in_a_drawn_outline_is_drawn_along_it() -> None:

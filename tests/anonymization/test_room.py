@@ -3,6 +3,7 @@
 import io
 import struct
 import sys
+import warnings
 
 import imagecodecs
 import numpy as np
@@ -70,3 +71,15 @@ def test_boxes_that_say_less_than_the_codestream_are_not_believed() -> None:
 )
 def test_what_does_not_tell_its_size_goes_alone(data: bytes) -> None:
     assert room_of(data) == sys.maxsize
+
+
+def test_the_size_is_told_without_a_warning_or_a_limit() -> None:
+    """A filter of warnings that one thread takes back would be taken back for all."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, "BMP")
+    for side in (10_000, 20_000):  # Pillow warns of the one, and refuses the other
+        data = bytearray(buffer.getvalue())
+        struct.pack_into("<ii", data, 18, side, side)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert room_of(bytes(data)) == side**2
