@@ -204,6 +204,21 @@ def test_a_network_that_will_be_refused_spends_all_of_the_limit() -> None:
     assert spent["face"].threshold == pytest.approx(0.401)
 
 
+def test_what_is_left_of_the_limit_goes_to_classes_that_fall_short() -> None:
+    """Val showed nothing below 0.9; the reference set, twice as large, holds what scores less."""
+    short = [0.9] * 196 + [-np.inf] * 4
+    found = {
+        "vehicle": evidence(short, [short], [0.0], [0.5] * 3 + [0.2] * 20),
+        "face": evidence([0.9] * 200, [[0.9] * 200], [0.0], [0.5] * 3),
+    }
+    choices = choose(found, dict.fromkeys(found, GOAL), false_finds_max=1.0)
+    assert 0.05 < choices["vehicle"].likely < GOAL.likely
+    assert choices["vehicle"].threshold == pytest.approx(0.201)
+    assert choices["vehicle"].false_finds_per_picture == pytest.approx(0.3)
+    assert choices["face"].reached
+    assert choices["face"].threshold == pytest.approx(0.9)
+
+
 def test_where_not_even_the_fewest_false_finds_fit_they_are_taken() -> None:
     noisy = evidence([0.9] * 100 + [0.2] * 100, [[0.9] * 200], [0.0], [0.95] * 30)
     choices = choose({"face": noisy}, {"face": GOAL}, false_finds_max=1.0)

@@ -4,7 +4,8 @@ The gate will ask for a lower confidence bound on the reference set, so the choi
 threshold and margin, and after what val has shown, how likely is the reference set to clear the
 gate? A class takes the highest threshold that makes it likely enough, with the smallest margin.
 The limit on false finds is one for all classes together; it is spent where it makes most likely
-that all of them clear the gate. A class that it does not carry to its goal says so.
+that all of them clear the gate. A class that it does not carry to its goal gets of what is left,
+and says so.
 """
 
 from __future__ import annotations
@@ -160,7 +161,8 @@ def choose(
 
     The limit on false finds is one for all classes together. Of all combinations of settings
     within it, the one is taken that makes it most likely that every class clears the gate; of
-    those that are alike, the one with the fewest false finds. Where none makes it likely, the
+    those that are alike, the one with the fewest false finds; what is left of the limit then lowers
+    the thresholds of classes that fall short, in equal parts. Where none makes it likely, the
     network will be refused, and what it hides is all that it can still be good for: then the
     product of all recalls is made as large as it goes, so that no class is given up for another,
     and false finds of a class that is as precise as `hopeless_precision` do not count: all of the
@@ -196,6 +198,11 @@ def choose(
         taken = _best_within(counted, goals, false_finds_max, _recall_worth)
         if hopeless_precision is not None:
             taken = _spent(taken, evidence, goals, false_finds_max, free)
+    else:
+        short = {n: s for n, s in taken.items() if s.likely < goals[n].likely}
+        others = sum(s.false_finds for n, s in taken.items() if n not in short)
+        left = false_finds_max - others
+        taken |= _spent(short, evidence, goals, left, dict.fromkeys(short, 0.0))
     return {
         name: _choice(evidence[name], goals[name], taken[name])
         if name in taken
