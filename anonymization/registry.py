@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -189,20 +190,14 @@ def _without_password(text: str) -> str:
 
 def _silence(error: BaseException) -> str | None:
     """Return in a few words why a server does not answer; None where that is not what is wrong."""
-    from requests.exceptions import ConnectionError as NoConnection
-    from requests.exceptions import Timeout
-
-    silent, cause, why = False, error, "no connection"
-    while True:
-        silent = silent or isinstance(cause, NoConnection | Timeout)
-        if isinstance(cause, Timeout | TimeoutError):
-            why = "timed out"
-        elif isinstance(cause, OSError) and cause.strerror:
-            why = cause.strerror
-        following = cause.__cause__ or cause.__context__
-        if following is None:
-            return why if silent else None
-        cause = following
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TimeoutError):
+            return "timed out"
+        if isinstance(cause, ConnectionError | socket.gaierror):
+            return cause.strerror or "no connection"
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def find_bundle(folder: Path, name: str) -> Path:
