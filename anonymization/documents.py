@@ -140,8 +140,7 @@ def document_to_finds(
     if stated not in (None, projection):
         raise KnownRegionsError(
             f"{where} is of a picture that was looked at as {stated}, and this run looks at it as "
-            f"{projection}; give the --projection of the run that wrote it, or correct "
-            "`projection` of `picture`"
+            f"{projection}; leave --projection out, or correct `projection` of `picture`"
         )
     wraps = projection == EQUIRECTANGULAR
     listed = values.get("finds")

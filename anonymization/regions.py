@@ -30,7 +30,7 @@ from anonymization.drawing import COORDINATE_MAX, goes_around, lies_within
 from anonymization.files import sha256_of_file
 from anonymization.obscuring.region import Outline, Region
 from anonymization.obscuring.shapes import MASK_THRESHOLD, NO_OUTLINES, class_spec, region
-from anonymization.settings import SettingsError, read_structured
+from anonymization.structured import SettingsError, read_structured
 from anonymization.taxonomy import ClassSpec, Taxonomy
 
 Bools = NDArray[np.bool_]

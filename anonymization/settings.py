@@ -19,15 +19,6 @@ from anonymization.taxonomy import METHODS, SHAPES, STRENGTH_MIN, Taxonomy, Taxo
 if TYPE_CHECKING:
     from anonymization.card import Card
 
-__all__ = [
-    "GENERATOR_COMMAND",
-    "HEADS",
-    "ClassSettings",
-    "Settings",
-    "SettingsError",
-    "read_structured",
-]
-
 SCHEMA_VERSION = 1
 _RANGES = {
     "threshold": (0.0, 1.0),

@@ -198,20 +198,21 @@ class _Planner:
         start = resolved(base)
         results = [folder for folder in self.results if not start.is_relative_to(folder)]
         folders: list[Path] = []
+        unread: list[tuple[Path, str]] = []
         if EVERY_FOLDER in pattern.parts:
             leave_out = {_identity(folder) for folder in results} - {None}
             found = list(_matches_below(pattern, leave_out=leave_out))
             files = sorted(path for path in found if not isinstance(path, tuple))
+            unread = [one for one in found if isinstance(one, tuple)]
         else:
-            found = []
             matches = [Path(path) for path in sorted(glob.glob(str(pattern)))]
             folders = [path for path in matches if path.is_dir()]
             files = [path for path in matches if not path.is_dir()]
         if not files and not folders:
-            raise InputError(f"{pattern} matches nothing; correct the pattern")
-        for unread in found:
-            if isinstance(unread, tuple):
-                self._leave_out_folder(*unread)
+            why = f" ({shown(unread[0][0])} {unread[0][1]})" if unread else ""
+            raise InputError(f"{pattern} matches nothing{why}; correct the pattern")
+        for one in unread:
+            self._leave_out_folder(*one)
         for folder in folders:
             if _identity(folder) not in self.inside:
                 self._add_folder(folder, base)

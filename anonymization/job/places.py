@@ -18,7 +18,7 @@ from anonymization.job.outputs import DETECTIONS, OVERLAY, SUFFIX
 from anonymization.known_regions import SUFFIX as KNOWN
 from anonymization.regions import SCHEMA_VERSION as REGIONS_VERSION
 from anonymization.registry import DEMO, SCHEME
-from anonymization.settings import read_structured
+from anonymization.structured import read_structured
 
 
 def own_folders(job: Job) -> tuple[Path, ...]:

@@ -221,6 +221,13 @@ def test_a_pattern_is_mirrored_from_its_first_plain_folder(tmp_path: Path) -> No
         make_plan([tmp_path / "in/*.webp"], tmp_path / "out", suffixes=SUFFIXES)
 
 
+def test_a_pattern_that_only_meets_what_it_cannot_look_into_says_so(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/again").symlink_to(tmp_path / "in")
+    with pytest.raises(InputError, match=r"matches nothing \(.*again is a link to a folder that"):
+        make_plan([tmp_path / "in/**/*.jpg"], tmp_path / "out", suffixes=SUFFIXES)
+
+
 def test_a_pattern_follows_links_as_a_folder_does(tmp_path: Path) -> None:
     """`glob` follows a loop until the path is too long, 40 levels deep."""
     for name, other in (("a", "b"), ("b", "a")):
